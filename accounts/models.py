@@ -1,0 +1,225 @@
+"""People, teams, keys, tokens, limits, what is allocated, and the audit record."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.contrib.auth.models import AbstractUser
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+
+class User(AbstractUser):
+    """A person. ``is_staff`` makes an admin of the whole site."""
+
+    class Theme(models.TextChoices):
+        AUTO = "auto", _("Like the system")
+        LIGHT = "light", _("Light")
+        DARK = "dark", _("Dark")
+
+    language = models.CharField(max_length=10, blank=True, default="")
+    theme = models.CharField(max_length=5, choices=Theme.choices, default=Theme.AUTO)
+
+    @property
+    def is_admin(self) -> bool:
+        return self.is_active and self.is_staff
+
+    def display_name(self) -> str:
+        return self.get_full_name() or self.username
+
+
+class Team(models.Model):
+    """Who pays: machines count against the quota of their team."""
+
+    class Kind(models.TextChoices):
+        PERSONAL = "personal", _("Personal")
+        TEAM = "team", _("Team")
+        COURSE = "course", _("Course")
+
+    kind = models.CharField(max_length=8, choices=Kind.choices, default=Kind.TEAM)
+    name = models.CharField(max_length=64, unique=True)
+    personal_of = models.OneToOneField(
+        User, null=True, blank=True, on_delete=models.PROTECT, related_name="personal_team"
+    )
+    members = models.ManyToManyField(User, through="Membership", related_name="teams")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(
+                name="team_personal_has_person",
+                condition=Q(kind="personal", personal_of__isnull=False)
+                | (~Q(kind="personal") & Q(personal_of__isnull=True)),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Membership(models.Model):
+    class Role(models.TextChoices):
+        MANAGER = "manager", _("Manager")
+        MEMBER = "member", _("Member")
+        VIEWER = "viewer", _("Viewer")
+
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=8, choices=Role.choices, default=Role.MEMBER)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["team", "user"], name="membership_once"),
+        ]
+
+
+class SSHKey(models.Model):
+    """A public key of a person, put into new machines when they choose it."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="ssh_keys")
+    name = models.CharField(max_length=64)
+    public_key = models.TextField()
+    fingerprint = models.CharField(max_length=64)  # "SHA256:..." as ssh-keygen -l prints it
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(fields=["user", "fingerprint"], name="sshkey_once_per_user"),
+            models.UniqueConstraint(fields=["user", "name"], name="sshkey_name_once_per_user"),
+        ]
+
+
+class ApiToken(models.Model):
+    """A bearer token. Only its SHA-256 is stored; the token itself is shown once."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="api_tokens")
+    name = models.CharField(max_length=64)
+    prefix = models.CharField(max_length=12)  # what a list shows to tell tokens apart
+    token_hash = models.CharField(max_length=64, unique=True)
+    scopes = models.JSONField(default=list)  # subset of accounts.tokens.SCOPES
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+
+
+class Resource(models.TextChoices):
+    """What is counted. Amounts are whole numbers in the unit that the name gives."""
+
+    MACHINES = "machines", _("Machines")
+    RUNNING_MACHINES = "running_machines", _("Running machines")
+    VCPUS = "vcpus", _("vCPUs")
+    RUNNING_VCPUS = "running_vcpus", _("vCPUs of running machines")
+    MEMORY_MIB = "memory_mib", _("Memory")
+    RUNNING_MEMORY_MIB = "running_memory_mib", _("Memory of running machines")
+    DISK_GIB = "disk_gib", _("Disk")
+    SNAPSHOTS = "snapshots", _("Snapshots")
+
+
+class QuotaLimit(models.Model):
+    """A limit: a missing row inherits, -1 is unlimited, 0 is none."""
+
+    UNLIMITED: ClassVar[int] = -1
+
+    class Scope(models.TextChoices):
+        SITE = "site", _("Site default")
+        TEAM = "team", _("Team")
+        MEMBER = "member", _("Member in team")
+
+    scope = models.CharField(max_length=6, choices=Scope.choices)
+    team = models.ForeignKey(Team, null=True, blank=True, on_delete=models.CASCADE)
+    user = models.ForeignKey(User, null=True, blank=True, on_delete=models.CASCADE)
+    resource = models.CharField(max_length=20, choices=Resource.choices)
+    hard = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["resource"], condition=Q(scope="site"), name="quotalimit_site_once"
+            ),
+            models.UniqueConstraint(
+                fields=["team", "resource"], condition=Q(scope="team"), name="quotalimit_team_once"
+            ),
+            models.UniqueConstraint(
+                fields=["team", "user", "resource"],
+                condition=Q(scope="member"),
+                name="quotalimit_member_once",
+            ),
+            models.CheckConstraint(
+                name="quotalimit_scope_has_its_keys",
+                condition=Q(scope="site", team__isnull=True, user__isnull=True)
+                | Q(scope="team", team__isnull=False, user__isnull=True)
+                | Q(scope="member", team__isnull=False, user__isnull=False),
+            ),
+            models.CheckConstraint(name="quotalimit_not_below_unlimited", condition=Q(hard__gte=-1)),
+        ]
+
+
+class Allocation(models.Model):
+    """What a machine holds of its team's quota. Usage is always the SUM of these rows."""
+
+    class State(models.TextChoices):
+        HELD = "held"  # promised to a job that has not had its effect yet
+        ACTIVE = "active"  # confirmed by the hypervisor
+        RELEASING = "releasing"  # still counted until the hypervisor has confirmed
+
+    vm = models.ForeignKey("vms.VM", on_delete=models.PROTECT, related_name="allocations")
+    team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="allocations")
+    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="allocations")
+    resource = models.CharField(max_length=20, choices=Resource.choices)
+    amount = models.BigIntegerField()
+    state = models.CharField(max_length=9, choices=State.choices, default=State.HELD)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["team", "resource"]), models.Index(fields=["user", "team"])]
+        constraints = [
+            models.CheckConstraint(name="allocation_positive", condition=Q(amount__gt=0)),
+        ]
+
+
+class AuditQuerySet(models.QuerySet["AuditEntry"]):
+    def update(self, **kwargs: Any) -> int:
+        raise TypeError("the audit record is append-only")
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        raise TypeError("the audit record is append-only")
+
+
+class AuditEntry(models.Model):
+    """Who did what to which object, from where, with before and after. Append-only."""
+
+    at = models.DateTimeField(auto_now_add=True, db_index=True)
+    actor = models.ForeignKey(User, null=True, on_delete=models.DO_NOTHING, db_constraint=False)
+    actor_name = models.CharField(max_length=150)  # stays when the person is gone
+    verb = models.CharField(max_length=48)  # "vm.create", "image.publish", "user.sign_in"
+    target_type = models.CharField(max_length=32, blank=True)
+    target_id = models.CharField(max_length=64, blank=True)
+    target_name = models.CharField(max_length=128, blank=True)
+    team_id_at = models.BigIntegerField(null=True)
+    address = models.CharField(max_length=45, blank=True)
+    request_id = models.CharField(max_length=36, blank=True)
+    job_id = models.CharField(max_length=36, blank=True)
+    before = models.JSONField(default=dict)
+    after = models.JSONField(default=dict)
+
+    objects = AuditQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["target_type", "target_id"])]
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if self.pk is not None:
+            raise TypeError("the audit record is append-only")
+        super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        raise TypeError("the audit record is append-only")

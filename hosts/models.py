@@ -1,0 +1,115 @@
+"""Hypervisor hosts, and what was last seen of them. Pages read these rows, never libvirt."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+
+class Host(models.Model):
+    class Transport(models.TextChoices):
+        LOCAL = "local", _("This machine (qemu:///system)")
+        UNIX = "unix", _("libvirt socket on this machine")
+        SSH = "ssh", _("SSH")
+        TLS = "tls", _("TLS")
+
+    class Reach(models.TextChoices):
+        UNKNOWN = "unknown", _("Not seen yet")
+        UP = "up", _("Reachable")
+        DOWN = "down", _("Unreachable")
+
+    class Mode(models.TextChoices):
+        ACTIVE = "active", _("Takes machines")
+        MAINTENANCE = "maintenance", _("Takes no new machines")
+
+    name = models.SlugField(max_length=63, unique=True)
+    # The URI is built from these fields (hosts.virt.uri); nobody types one.
+    transport = models.CharField(max_length=5, choices=Transport.choices)
+    socket_path = models.CharField(max_length=107, blank=True)
+    address = models.CharField(max_length=253, blank=True)
+    port = models.PositiveIntegerField(null=True, blank=True)
+    username = models.CharField(max_length=32, blank=True)
+    ssh_host_key = models.TextField(blank=True)  # pinned, as in known_hosts
+
+    mode = models.CharField(max_length=11, choices=Mode.choices, default=Mode.ACTIVE)
+    reach = models.CharField(max_length=7, choices=Reach.choices, default=Reach.UNKNOWN)
+    reach_since = models.DateTimeField(null=True)
+    last_seen_at = models.DateTimeField(null=True)
+    error_code = models.CharField(max_length=48, blank=True)
+    error_ref = models.CharField(max_length=12, blank=True)
+
+    hostname = models.CharField(max_length=253, blank=True)
+    host_uuid = models.UUIDField(null=True)
+    arch = models.CharField(max_length=16, blank=True)
+    cpu_model = models.CharField(max_length=64, blank=True)
+    libvirt_version = models.CharField(max_length=16, blank=True)
+    qemu_version = models.CharField(max_length=16, blank=True)
+    cpus = models.PositiveIntegerField(default=0)
+    memory_mib = models.PositiveIntegerField(default=0)
+    facts = models.JSONField(default=dict)
+    # Findings of the checks, in virt-host-validate's order:
+    # [{"key", "result": pass|warn|fail|note, "params": {}}]
+    checks = models.JSONField(default=list)
+    checked_at = models.DateTimeField(null=True)
+    # "kvm" only where a probe guest has reached its marker; an admin may override.
+    acceleration = models.CharField(max_length=4, blank=True)  # kvm | tcg | "" (not probed)
+    acceleration_note = models.CharField(max_length=48, blank=True)  # why, as a code
+    acceleration_override = models.CharField(max_length=4, blank=True)
+
+    vcpu_ratio = models.FloatField(default=4.0)  # vCPUs promised per physical CPU
+    memory_reserve_mib = models.PositiveIntegerField(default=1024)
+    cpu_percent = models.FloatField(null=True)
+    memory_used_mib = models.PositiveIntegerField(null=True)
+    sampled_at = models.DateTimeField(null=True)
+    copy_slots = models.PositiveSmallIntegerField(default=2)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def domain_type(self) -> str:
+        """libvirt's ``<domain type=...>`` for new machines: ``kvm`` or ``qemu``."""
+        chosen = self.acceleration_override or self.acceleration
+        return "kvm" if chosen == "kvm" else "qemu"
+
+
+class Pool(models.Model):
+    host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="pools")
+    name = models.CharField(max_length=64)
+    uuid = models.UUIDField()
+    kind = models.CharField(max_length=16)  # libvirt's pool type: dir, fs, netfs, logical...
+    path = models.CharField(max_length=255, blank=True)
+    active = models.BooleanField(default=False)
+    autostart = models.BooleanField(default=False)
+    is_default = models.BooleanField(default=False)  # where new disks go
+    capacity_bytes = models.BigIntegerField(default=0)
+    allocation_bytes = models.BigIntegerField(default=0)
+    available_bytes = models.BigIntegerField(default=0)
+    seen_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["host_id", "name"]
+        constraints = [models.UniqueConstraint(fields=["host", "name"], name="pool_once_per_host")]
+
+
+class Network(models.Model):
+    host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="networks")
+    name = models.CharField(max_length=64)
+    uuid = models.UUIDField()
+    kind = models.CharField(max_length=10)  # nat | route | open | bridge | isolated
+    bridge = models.CharField(max_length=15, blank=True)
+    cidr = models.CharField(max_length=43, blank=True)  # of its DHCP, "192.168.122.0/24"
+    active = models.BooleanField(default=False)
+    autostart = models.BooleanField(default=False)
+    public = models.BooleanField(default=True)  # people may choose it
+    seen_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["host_id", "name"]
+        constraints = [
+            models.UniqueConstraint(fields=["host", "name"], name="network_once_per_host")
+        ]

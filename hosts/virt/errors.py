@@ -1,0 +1,86 @@
+"""The errors that leave this seam; every libvirt error is translated into one of them, once.
+
+    VirtError
+    ├── NoSuchDomain / NoSuchVolume / NoSuchPool / NoSuchNetwork
+    ├── AlreadyExists          a domain or volume of that name is there
+    ├── WrongState             e.g. "domain is not running"
+    ├── Unsupported            this host or guest cannot do it
+    ├── AgentSilent            the guest agent does not answer
+    ├── NoSpace                the pool is full
+    ├── OperationTimeout       libvirt gave up, or we did
+    ├── DomainBusy             another operation holds the domain's lock (transient)
+    ├── HostUnreachable        no connection, or it broke (transient)
+    └── UnknownVirtError       anything else
+
+``code`` is the key of the message that a person sees. ``ref`` finds the raw text in the log:
+the raw text is for admins only.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import ClassVar
+
+
+class VirtError(Exception):
+    code: ClassVar[str] = "virt.unknown"
+    transient: ClassVar[bool] = False
+
+    def __init__(self, raw: str = "", *, ref: str | None = None) -> None:
+        super().__init__(raw or self.code)
+        self.raw = raw
+        self.ref = ref or secrets.token_hex(4)
+
+
+class NoSuchDomain(VirtError):
+    code = "virt.no_such_domain"
+
+
+class NoSuchVolume(VirtError):
+    code = "virt.no_such_volume"
+
+
+class NoSuchPool(VirtError):
+    code = "virt.no_such_pool"
+
+
+class NoSuchNetwork(VirtError):
+    code = "virt.no_such_network"
+
+
+class AlreadyExists(VirtError):
+    code = "virt.already_exists"
+
+
+class WrongState(VirtError):
+    code = "virt.wrong_state"
+
+
+class Unsupported(VirtError):
+    code = "virt.unsupported"
+
+
+class AgentSilent(VirtError):
+    code = "virt.agent_silent"
+
+
+class NoSpace(VirtError):
+    code = "virt.no_space"
+
+
+class OperationTimeout(VirtError):
+    code = "virt.timeout"
+
+
+class DomainBusy(VirtError):
+    code = "virt.busy"
+    transient = True
+
+
+class HostUnreachable(VirtError):
+    code = "virt.host_unreachable"
+    transient = True
+
+
+class UnknownVirtError(VirtError):
+    code = "virt.unknown"

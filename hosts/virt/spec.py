@@ -1,0 +1,264 @@
+"""What a machine should be: frozen dataclasses, in libvirt's vocabulary. Pure data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from uuid import UUID
+
+
+class DomainState(str, Enum):
+    """libvirt's ``virDomainState``, folded to what a person can act on."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    SHUTOFF = "shutoff"
+    CRASHED = "crashed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskSpec:
+    """A disk that is a volume of a pool (``<disk type='volume'>`` or its path, see xml)."""
+
+    pool: str
+    volume: str
+    target: str = "vda"
+    bus: str = "virtio"
+    format: str = "qcow2"
+    cache: str | None = None
+    discard: str | None = "unmap"
+    boot_order: int | None = None
+    serial: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CdromSpec:
+    """A virtio-scsi CD-ROM (Debian's cloud kernel has no AHCI). ``volume`` None: tray empty."""
+
+    target: str = "sda"
+    pool: str | None = None
+    volume: str | None = None
+    boot_order: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NicSpec:
+    mac: str
+    network: str | None = "default"
+    bridge: str | None = None
+    model: str = "virtio"
+    boot_order: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainMetadata:
+    """Ownership, kept in ``<metadata>`` so that a lost database can be rebuilt."""
+
+    vm_uuid: UUID
+    name: str
+    owner: str
+    team: str
+    site: str  # the id of the site that manages it
+    image: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainSpec:
+    uuid: UUID
+    name: str
+    vcpus: int
+    memory_mib: int
+    disks: tuple[DiskSpec, ...]
+    nics: tuple[NicSpec, ...] = ()
+    cdroms: tuple[CdromSpec, ...] = ()
+    domain_type: str = "qemu"  # qemu | kvm
+    arch: str = "x86_64"
+    machine: str = "q35"  # q35 | pc
+    cpu_mode: str | None = None  # None: host-passthrough under kvm, "maximum" under emulation
+    firmware: str = "bios"  # bios | uefi | secureboot
+    tpm: bool = False
+    os_id: str = ""  # http://libosinfo.org/xmlns/libvirt/domain/1.0
+    title: str = ""
+    description: str = ""
+    autostart: bool = False
+    agent_channel: bool = True  # org.qemu.guest_agent.0
+    # A virtio port on which the guest says how its first boot went (vms.seeds writes the guest
+    # side into the seed's vendor-data; the watcher reads it): org.kvmweb.firstboot.0
+    firstboot_channel: bool = True
+    serial_log: bool = True  # <log file=/var/log/libvirt/qemu/NAME-serial0.log append=on>
+    video: str = "virtio"
+    vnc: bool = True  # <listen type='socket'/>, sharePolicy force-shared
+    rng: bool = True
+    balloon: bool = True
+    metadata: DomainMetadata | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeSpec:
+    """A volume to create. ``backing_volume`` makes an overlay of a volume in the same pool."""
+
+    pool: str
+    name: str
+    capacity_bytes: int
+    format: str = "qcow2"  # qcow2 | raw
+    backing_volume: str | None = None
+    backing_format: str | None = None
+    allocation_bytes: int | None = None
+
+
+# --- facts: what was read ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskFacts:
+    target: str
+    bus: str
+    device: str  # disk | cdrom
+    source: str | None  # path, or pool/volume
+    format: str | None
+    pool: str | None = None
+    volume: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NicFacts:
+    mac: str
+    network: str | None
+    bridge: str | None
+    model: str | None
+    target: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainFacts:
+    """One domain as libvirt told it."""
+
+    uuid: UUID
+    name: str
+    state: DomainState
+    reason: str  # libvirt's word: "booted", "shutdown", "destroyed", "crashed", "user"...
+    persistent: bool
+    vcpus: int
+    memory_mib: int
+    cpu_time_ns: int | None = None
+    memory_used_mib: int | None = None
+    autostart: bool = False
+    metadata: DomainMetadata | None = None
+    disks: tuple[DiskFacts, ...] = ()
+    nics: tuple[NicFacts, ...] = ()
+    vnc_socket: str | None = None
+    id: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """A DHCP lease of one of the host's networks."""
+
+    network: str
+    mac: str
+    address: str
+    hostname: str | None = None
+    expires_at: float | None = None  # seconds since the epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolFacts:
+    name: str
+    uuid: UUID
+    kind: str
+    path: str
+    active: bool
+    autostart: bool
+    capacity_bytes: int
+    allocation_bytes: int
+    available_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeFacts:
+    pool: str
+    name: str
+    path: str
+    format: str
+    capacity_bytes: int
+    allocation_bytes: int
+    backing_path: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFacts:
+    name: str
+    uuid: UUID
+    kind: str  # nat | route | open | bridge | isolated
+    bridge: str
+    cidr: str
+    active: bool
+    autostart: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostFacts:
+    hostname: str
+    host_uuid: UUID | None
+    arch: str
+    cpu_model: str
+    cpus: int
+    memory_mib: int
+    libvirt_version: str
+    qemu_version: str
+    domain_types: tuple[str, ...]  # for its own arch: ("qemu", "kvm")
+    cpu_virt_flag: bool  # vmx or svm among the host CPU's features
+    firmwares: tuple[str, ...] = ()  # bios, efi, secure
+    machines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostSample:
+    cpu_percent: float | None
+    memory_total_mib: int
+    memory_free_mib: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One finding, as ``virt-host-validate`` would name it."""
+
+    key: str  # "kvm_device", "cpu_virtualization", "acceleration_probe", "cgroup_memory"...
+    result: str  # pass | warn | fail | note
+    params: dict[str, str] = field(default_factory=dict)
+
+
+# --- events: what the watcher gets --------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainEvent:
+    """Something happened to a domain; the receiver reads it again rather than trust details."""
+
+    kind: str  # lifecycle | reboot | agent | tray | device | metadata | balloon | memory_failure
+    uuid: UUID
+    name: str
+    detail: str = ""  # for lifecycle: defined, undefined, started, suspended, resumed, stopped...
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkEvent:
+    network: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionClosed:
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelData:
+    """Bytes that a guest wrote to a watched virtio channel. Hostile; bounded by the reader."""
+
+    uuid: UUID
+    channel: str
+    data: bytes
+
+
+HostEvent = DomainEvent | NetworkEvent | ConnectionClosed | ChannelData

@@ -1,0 +1,121 @@
+"""A job is the truth about a change on a hypervisor; a broker message is only a hint."""
+
+from __future__ import annotations
+
+import uuid
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+
+class Job(models.Model):
+    class State(models.TextChoices):
+        QUEUED = "queued", _("Queued")
+        RUNNING = "running", _("Running")
+        COMPENSATING = "compensating", _("Cleaning up")
+        SUCCEEDED = "succeeded", _("Succeeded")
+        FAILED = "failed", _("Failed")
+        CANCELLED = "cancelled", _("Cancelled")
+
+    ACTIVE_STATES: ClassVar[list[str]] = ["queued", "running", "compensating"]
+    FINAL_STATES: ClassVar[list[str]] = ["succeeded", "failed", "cancelled"]
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    kind = models.CharField(max_length=32)  # "vm.create": a key of jobs.registry
+    queue = models.CharField(max_length=8, default="quick")  # quick | bulk
+    vm = models.ForeignKey(
+        "vms.VM", null=True, blank=True, on_delete=models.SET_NULL, related_name="jobs"
+    )
+    host = models.ForeignKey(
+        "hosts.Host", null=True, blank=True, on_delete=models.SET_NULL, related_name="jobs"
+    )
+    image = models.ForeignKey(
+        "vms.Image", null=True, blank=True, on_delete=models.SET_NULL, related_name="jobs"
+    )
+    target_name = models.CharField(max_length=128, blank=True)  # what a list shows, even later
+    actor = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="jobs"
+    )
+    team = models.ForeignKey("accounts.Team", null=True, on_delete=models.SET_NULL)
+    idempotency_key = models.CharField(max_length=128, null=True, unique=True)
+    params = models.JSONField(default=dict)  # the input; never a secret
+    data = models.JSONField(default=dict)  # what steps assigned: volume names, facts
+
+    state = models.CharField(max_length=12, choices=State.choices, default=State.QUEUED)
+    attempt = models.PositiveIntegerField(default=0)  # fences every write of an older claim
+    retries = models.PositiveIntegerField(default=0)  # after transient errors and lost workers
+    worker = models.CharField(max_length=64, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    deadline = models.DateTimeField(null=True, blank=True)
+    cancel_requested = models.BooleanField(default=False)
+    # After this the thing exists and works; what follows only watches (first boot).
+    observing = models.BooleanField(default=False)
+    outcome_wanted = models.CharField(max_length=12, blank=True)  # while compensating
+
+    progress = models.FloatField(null=True)  # of the current step, 0 to 1; null: not measurable
+    step = models.CharField(max_length=32, blank=True)  # key of the current step
+    waiting_for = models.CharField(max_length=64, blank=True)  # e.g. "slot:copy:2"
+    error_code = models.CharField(max_length=48, blank=True)
+    error_params = models.JSONField(default=dict)
+    error_ref = models.CharField(max_length=12, blank=True)  # finds the raw text in the log
+    warning_code = models.CharField(max_length=48, blank=True)  # succeeded, but...
+    retried_by = models.ForeignKey("self", null=True, on_delete=models.SET_NULL)
+
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        indexes = [
+            models.Index(fields=["state", "lease_until"]),
+            models.Index(fields=["-created_at"]),
+            models.Index(fields=["actor", "-created_at"]),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["vm"],
+                condition=Q(state__in=["queued", "running", "compensating"], vm__isnull=False),
+                name="job_one_active_per_vm",
+            )
+        ]
+
+
+class Step(models.Model):
+    class State(models.TextChoices):
+        PENDING = "pending", _("Waiting")
+        RUNNING = "running", _("Running")
+        DONE = "done", _("Done")
+        FAILED = "failed", _("Failed")
+        UNDONE = "undone", _("Cleaned up")
+        SKIPPED = "skipped", _("Skipped")
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="steps")
+    index = models.PositiveSmallIntegerField()
+    key = models.CharField(max_length=32)
+    state = models.CharField(max_length=8, choices=State.choices, default=State.PENDING)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    note = models.JSONField(default=dict)  # {"code": ..., **params} for the page
+
+    class Meta:
+        ordering = ["index"]
+        constraints = [models.UniqueConstraint(fields=["job", "key"], name="step_once_per_job")]
+
+
+class Slot(models.Model):
+    """Leave to do heavy work on a host, as a leased row: copies never starve each other."""
+
+    host = models.ForeignKey("hosts.Host", on_delete=models.CASCADE)
+    kind = models.CharField(max_length=16)  # "copy", "migrate"
+    number = models.PositiveSmallIntegerField()
+    job = models.ForeignKey(Job, null=True, on_delete=models.SET_NULL)
+    lease_until = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["host", "kind", "number"], name="slot_once")
+        ]

@@ -1,0 +1,85 @@
+"""What a job consists of. Apps register their kinds in ``AppConfig.ready()``.
+
+A job is a list of small steps, each with ``check / do / undo``, each harmless when repeated: a
+worker may die after ``do`` had its effect and before that was recorded, and the next claim runs
+the step again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrPromise
+
+    from jobs.context import JobContext
+    from jobs.models import Job
+
+
+class Park(Exception):  # noqa: N818 - not an error: the way a step says "later"
+    """Raised by ``do``: give the worker back, run this step again in ``seconds`` or when woken
+    (``jobs.services.wake``). The job stays ``running``; its lease is the time to resume at."""
+
+    def __init__(self, seconds: float, *, waiting_for: str = "") -> None:
+        super().__init__(waiting_for)
+        self.seconds = seconds
+        self.waiting_for = waiting_for
+
+
+class Transient(Exception):
+    """Raised by ``do`` (or a ``VirtError`` with ``transient``): try again, a bounded number of
+    times, with growing pauses; the worker is given back in between."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSpec:
+    key: str  # "disk"; unique in its kind; failpoints and the page know it by this
+    label: _StrPromise | str  # what a person reads: "Copying disk"
+    do: Callable[[JobContext], None]
+    check: Callable[[JobContext], bool] | None = None  # True: the effect is there already
+    undo: Callable[[JobContext], None] | None = None  # idempotent; runs in reverse order
+    weight: int = 1  # its share of the whole job's bar
+    slot: str = ""  # kind of heavy work on the job's host: "copy"
+    # From the first observing step on, the thing exists and works: cancelling or being
+    # superseded ends the job as succeeded, nothing is undone, and a deadline is a warning.
+    observing: bool = False
+    optional: Callable[[JobContext], bool] | None = None  # False: skip this step
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobKind:
+    kind: str  # "vm.create"
+    label: _StrPromise | str  # "Create machine"
+    verb: str  # the VM's task word while it is active: "creating"
+    steps: tuple[StepSpec, ...]
+    queue: str = "quick"  # quick | bulk
+    deadline: timedelta = field(default=timedelta(minutes=10))
+    cancellable: bool = True
+    # Each runs in the transaction that makes the job final (short, database only).
+    on_success: Callable[[Job], None] | None = None
+    on_failure: Callable[[Job], None] | None = None  # also for cancelled
+    # Makes the input of "try again": returns the new job. None: cannot be retried.
+    retry: Callable[[Job], Job] | None = None
+    max_retries: int = 5
+
+
+_kinds: dict[str, JobKind] = {}
+
+
+def register(kind: JobKind) -> JobKind:
+    keys = [step.key for step in kind.steps]
+    if len(keys) != len(set(keys)):
+        raise ValueError(f"{kind.kind}: step keys repeat")
+    _kinds[kind.kind] = kind
+    return kind
+
+
+def get(kind: str) -> JobKind:
+    return _kinds[kind]
+
+
+def all_kinds() -> dict[str, JobKind]:
+    return dict(_kinds)

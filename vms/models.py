@@ -1,0 +1,311 @@
+"""Machines and what they are made from."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+if TYPE_CHECKING:
+    from accounts.models import User
+
+
+class Flavor(models.Model):
+    """A size that admins publish."""
+
+    name = models.CharField(max_length=32, unique=True)
+    vcpus = models.PositiveSmallIntegerField()
+    memory_mib = models.PositiveIntegerField()
+    disk_gib = models.PositiveIntegerField()
+    description = models.CharField(max_length=128, blank=True)
+    published = models.BooleanField(default=True)
+    position = models.PositiveSmallIntegerField(default=0)
+
+    class Meta:
+        ordering = ["position", "vcpus", "memory_mib"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ImageQuerySet(models.QuerySet["Image"]):
+    def visible_to(self, user: User) -> ImageQuerySet:
+        if user.is_admin:
+            return self
+        return self.filter(published=True, state=Image.State.READY)
+
+
+class Image(models.Model):
+    """A disk that machines start from. The site keeps one copy; hosts get theirs when needed."""
+
+    class State(models.TextChoices):
+        NEW = "new", _("Waiting")  # upload not begun, or download queued
+        FETCHING = "fetching", _("Being fetched")
+        READY = "ready", _("Ready")
+        FAILED = "failed", _("Failed")
+        RETIRED = "retired", _("Retired")  # no new machines; old ones keep their disk
+
+    class Source(models.TextChoices):
+        URL = "url", _("Download")
+        UPLOAD = "upload", _("Upload")
+        BUILT = "built", _("Built here")
+
+    uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    name = models.CharField(max_length=64, unique=True)
+    os_id = models.CharField(max_length=32, default="linux")  # libosinfo short id: debian12
+    version = models.CharField(max_length=32, blank=True)
+    arch = models.CharField(max_length=16, default="x86_64")
+    description = models.CharField(max_length=200, blank=True)
+    icon = models.CharField(max_length=32, blank=True)
+    source = models.CharField(max_length=6, choices=Source.choices)
+    url = models.URLField(max_length=500, blank=True)
+    checksum_algorithm = models.CharField(max_length=6, blank=True)  # sha256 | sha512
+    checksum = models.CharField(max_length=128, blank=True)
+    state = models.CharField(max_length=8, choices=State.choices, default=State.NEW)
+    published = models.BooleanField(default=False)
+    format = models.CharField(max_length=8, blank=True)  # qcow2 | raw, after inspection
+    virtual_size_bytes = models.BigIntegerField(default=0)
+    file_size_bytes = models.BigIntegerField(default=0)
+    upload_total_bytes = models.BigIntegerField(default=0)
+    upload_received_bytes = models.BigIntegerField(default=0)
+    min_memory_mib = models.PositiveIntegerField(default=0)
+    min_disk_gib = models.PositiveIntegerField(default=0)
+    recommended_memory_mib = models.PositiveIntegerField(default=0)
+    recommended_disk_gib = models.PositiveIntegerField(default=0)
+    default_user = models.CharField(max_length=32, blank=True)
+    has_cloud_init = models.BooleanField(default=True)  # reads a NoCloud seed
+    error_code = models.CharField(max_length=48, blank=True)
+    error_params = models.JSONField(default=dict)
+    error_ref = models.CharField(max_length=12, blank=True)
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = ImageQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def volume_name(self) -> str:
+        """The name of its copy in a host's pool."""
+        return f"kvmweb-image-{self.uuid}.{self.format or 'qcow2'}"
+
+
+class ImageCopy(models.Model):
+    """An image in a pool: copied once, by whoever needs it first; others wait on the same job."""
+
+    class State(models.TextChoices):
+        COPYING = "copying"
+        READY = "ready"
+        FAILED = "failed"
+
+    image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="copies")
+    pool = models.ForeignKey("hosts.Pool", on_delete=models.CASCADE, related_name="image_copies")
+    state = models.CharField(max_length=7, choices=State.choices, default=State.COPYING)
+    job = models.ForeignKey("jobs.Job", null=True, on_delete=models.SET_NULL)
+    copied_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["image", "pool"], name="imagecopy_once")]
+
+
+class VMQuerySet(models.QuerySet["VM"]):
+    def alive(self) -> VMQuerySet:
+        return self.filter(deleted_at__isnull=True)
+
+    def visible_to(self, user: User) -> VMQuerySet:
+        """The only entry to machines: what a person may not see does not exist for them."""
+        alive = self.alive()
+        if user.is_admin:
+            return alive
+        return alive.filter(
+            Q(owner=user) | Q(team__in=user.memberships.values("team"))
+        )
+
+
+class VM(models.Model):
+    """A machine: what is wanted, what was last seen, and who it belongs to."""
+
+    class Desired(models.TextChoices):
+        RUNNING = "running"
+        STOPPED = "stopped"
+        DELETED = "deleted"
+
+    class Observed(models.TextChoices):
+        RUNNING = "running", _("Running")
+        PAUSED = "paused", _("Paused")
+        SHUTOFF = "shutoff", _("Stopped")
+        CRASHED = "crashed", _("Crashed")
+        MISSING = "missing", _("Missing")
+        UNKNOWN = "unknown", _("Unknown")
+
+    class Copy(models.TextChoices):
+        LINKED = "linked", _("Linked")
+        FULL = "full", _("Full copy")
+
+    class FirstBoot(models.TextChoices):
+        """How far the first boot has come, as the guest reports it."""
+
+        NONE = "none"  # nothing to wait for (no cloud-init in the image)
+        PENDING = "pending"
+        DONE = "done"
+        FAILED = "failed"
+        SILENT = "silent"  # no report came in time
+
+    uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)  # libvirt's too
+    name = models.CharField(max_length=63)
+    domain_name = models.CharField(max_length=80, unique=True)  # as virsh lists it
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="machines"
+    )
+    team = models.ForeignKey("accounts.Team", on_delete=models.PROTECT, related_name="machines")
+    host = models.ForeignKey(
+        "hosts.Host", null=True, on_delete=models.PROTECT, related_name="machines"
+    )
+    image = models.ForeignKey(Image, null=True, on_delete=models.PROTECT, related_name="machines")
+    flavor = models.ForeignKey(Flavor, null=True, on_delete=models.SET_NULL)
+    vcpus = models.PositiveSmallIntegerField()
+    memory_mib = models.PositiveIntegerField()
+    copy = models.CharField(max_length=6, choices=Copy.choices, default=Copy.LINKED)
+    firmware = models.CharField(max_length=8, default="bios")
+    description = models.CharField(max_length=500, blank=True)
+
+    hostname = models.CharField(max_length=63)
+    first_user = models.CharField(max_length=32, blank=True)
+    ssh_keys = models.JSONField(default=list)  # public keys put in at first boot
+    # crypt(3) hash, only from the request until the seed is written.
+    password_hash = models.CharField(max_length=160, blank=True)
+    user_data = models.TextField(blank=True)  # the cloud-config that the person appended
+
+    desired = models.CharField(max_length=7, choices=Desired.choices, default=Desired.RUNNING)
+    observed = models.CharField(max_length=7, choices=Observed.choices, default=Observed.UNKNOWN)
+    observed_reason = models.CharField(max_length=32, blank=True)  # libvirt's word
+    observed_at = models.DateTimeField(null=True)
+    missing_count = models.PositiveSmallIntegerField(default=0)
+    fault_code = models.CharField(max_length=48, blank=True)
+    fault_params = models.JSONField(default=dict)
+    fault_ref = models.CharField(max_length=12, blank=True)
+    fault_at = models.DateTimeField(null=True)
+
+    started_at = models.DateTimeField(null=True)  # of the present run
+    first_boot = models.CharField(
+        max_length=7, choices=FirstBoot.choices, default=FirstBoot.PENDING
+    )
+    first_boot_excerpt = models.TextField(blank=True)  # hostile text from the guest, bounded
+    agent_seen = models.BooleanField(default=False)
+    cpu_percent = models.FloatField(null=True)
+    memory_used_mib = models.PositiveIntegerField(null=True)
+    sampled_at = models.DateTimeField(null=True)
+
+    created_at = models.DateTimeField(auto_now_add=True)
+    deleted_at = models.DateTimeField(null=True, db_index=True)
+
+    objects = VMQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name", "id"]
+        indexes = [
+            models.Index(fields=["team", "name"]),
+            models.Index(fields=["owner", "name"]),
+            models.Index(fields=["observed"]),
+            models.Index(fields=["-created_at"]),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["team", "name"],
+                condition=Q(deleted_at__isnull=True),
+                name="vm_name_once_per_team",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Disk(models.Model):
+    vm = models.ForeignKey(VM, on_delete=models.CASCADE, related_name="disks")
+    pool = models.ForeignKey("hosts.Pool", null=True, on_delete=models.PROTECT)
+    volume = models.CharField(max_length=128, unique=True)  # kvmweb-<vm uuid>-vda.qcow2
+    target = models.CharField(max_length=8, default="vda")
+    size_gib = models.PositiveIntegerField()
+    format = models.CharField(max_length=8, default="qcow2")
+    backing_image = models.ForeignKey(Image, null=True, on_delete=models.PROTECT)
+    allocation_bytes = models.BigIntegerField(null=True)
+
+    class Meta:
+        ordering = ["target"]
+        constraints = [models.UniqueConstraint(fields=["vm", "target"], name="disk_target_once")]
+
+
+class Nic(models.Model):
+    vm = models.ForeignKey(VM, on_delete=models.CASCADE, related_name="nics")
+    mac = models.CharField(max_length=17, unique=True)
+    network = models.CharField(max_length=64)  # by name: it stays true across hosts
+    model = models.CharField(max_length=16, default="virtio")
+    addresses = models.JSONField(default=list)  # ["192.168.122.14"], newest knowledge
+    addresses_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["id"]
+
+
+class Tag(models.Model):
+    vm = models.ForeignKey(VM, on_delete=models.CASCADE, related_name="tags")
+    name = models.CharField(max_length=32)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint(fields=["vm", "name"], name="tag_once_per_vm")]
+
+
+class VMEvent(models.Model):
+    """One line of a machine's timeline."""
+
+    vm = models.ForeignKey(VM, on_delete=models.CASCADE, related_name="events")
+    at = models.DateTimeField(auto_now_add=True)
+    kind = models.CharField(max_length=32)  # "state.running", "job.vm.create.succeeded"...
+    actor = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)
+    job = models.ForeignKey("jobs.Job", null=True, on_delete=models.SET_NULL)
+    params = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["vm", "-id"])]
+
+
+class ConsoleTicket(models.Model):
+    """Leave to open one console once. Only the SHA-256 of the ticket is stored."""
+
+    token_hash = models.CharField(max_length=64, unique=True)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
+    session_key = models.CharField(max_length=40, blank=True)  # empty: an API token asked
+    api_token = models.ForeignKey("accounts.ApiToken", null=True, on_delete=models.CASCADE)
+    vm = models.ForeignKey(VM, on_delete=models.CASCADE)
+    kind = models.CharField(max_length=6)  # vnc | serial
+    mode = models.CharField(max_length=7)  # view | control
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(db_index=True)
+    redeemed_at = models.DateTimeField(null=True)
+
+
+class ConsoleSession(models.Model):
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)
+    vm = models.ForeignKey(VM, on_delete=models.CASCADE, related_name="console_sessions")
+    kind = models.CharField(max_length=6)
+    mode = models.CharField(max_length=7)
+    carrier = models.CharField(max_length=10)
+    address = models.CharField(max_length=45, blank=True)
+    started_at = models.DateTimeField(auto_now_add=True)
+    ended_at = models.DateTimeField(null=True)
+    bytes_in = models.BigIntegerField(default=0)
+    bytes_out = models.BigIntegerField(default=0)
+    end_reason = models.CharField(max_length=32, blank=True)
+
+    STATES_OPEN: ClassVar[Q] = Q(ended_at__isnull=True)
