@@ -161,7 +161,7 @@ class VM(models.Model):
 
     uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)  # libvirt's too
     name = models.CharField(max_length=63)
-    domain_name = models.CharField(max_length=80, unique=True)  # as virsh lists it
+    domain_name = models.CharField(max_length=80)  # as virsh lists it
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="machines"
     )
@@ -183,6 +183,7 @@ class VM(models.Model):
     # crypt(3) hash, only from the request until the seed is written.
     password_hash = models.CharField(max_length=160, blank=True)
     user_data = models.TextField(blank=True)  # the cloud-config that the person appended
+    seed_volume = models.CharField(max_length=128, blank=True)  # only while it exists
 
     desired = models.CharField(max_length=7, choices=Desired.choices, default=Desired.RUNNING)
     observed = models.CharField(max_length=7, choices=Observed.choices, default=Observed.UNKNOWN)
@@ -222,7 +223,12 @@ class VM(models.Model):
                 fields=["team", "name"],
                 condition=Q(deleted_at__isnull=True),
                 name="vm_name_once_per_team",
-            )
+            ),
+            models.UniqueConstraint(
+                fields=["domain_name"],
+                condition=Q(deleted_at__isnull=True),
+                name="vm_domain_name_once",
+            ),
         ]
 
     def __str__(self) -> str:
