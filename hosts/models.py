@@ -62,6 +62,8 @@ class Host(models.Model):
     memory_used_mib = models.PositiveIntegerField(null=True)
     sampled_at = models.DateTimeField(null=True)
     copy_slots = models.PositiveSmallIntegerField(default=2)
+    # Disks are thin: GiB promised, but not written yet, per GiB free in the pool.
+    disk_ratio = models.FloatField(default=3.0)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -112,4 +114,34 @@ class Network(models.Model):
         ordering = ["host_id", "name"]
         constraints = [
             models.UniqueConstraint(fields=["host", "name"], name="network_once_per_host")
+        ]
+
+
+class Untracked(models.Model):
+    """A domain or volume that a host has and no row of ours owns. Listed, and never deleted
+    because it was seen: ``vms.reconcile`` removes only what a failed job of ours has left."""
+
+    class Kind(models.TextChoices):
+        DOMAIN = "domain", _("Domain")
+        VOLUME = "volume", _("Volume")
+
+    host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="untracked")
+    kind = models.CharField(max_length=6, choices=Kind.choices)
+    name = models.CharField(max_length=255)
+    pool = models.CharField(max_length=64, blank=True)  # of a volume
+    uuid = models.UUIDField(null=True)  # the domain's, or the machine's that the name tells
+    # Ours by its metadata (domain) or its name (volume). The others are only counted as load.
+    tagged = models.BooleanField(default=False)
+    # What its metadata says of its owner, and what it takes: {"owner", "team", "site", "vcpus"...}
+    facts = models.JSONField(default=dict)
+    state = models.CharField(max_length=16, blank=True)
+    first_seen_at = models.DateTimeField(auto_now_add=True)
+    seen_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["kind", "name"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["host", "kind", "pool", "name"], name="untracked_once_per_host"
+            )
         ]
