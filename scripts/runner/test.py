@@ -1,0 +1,157 @@
+"""``scripts/test``: install what is missing, run every test, say how many passed."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from runner import pyenv, say, system
+from runner.paths import CACHE, LOGS, PYTHON, ROOT, VENV
+
+STAGES = ("check", "unit", "postgres", "lab")
+NOT_UNIT = "not lab and not browser and not debian"
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+
+
+def pytest(title: str, *words: str, env: dict[str, str] | None = None) -> bool:
+    """One run of pytest, its output shown as it comes; True when it passed."""
+    print(f"\n=== {title}", flush=True)
+    began = time.monotonic()
+    done = subprocess.run(
+        [str(PYTHON), "-m", "pytest", "-q", *words],
+        cwd=ROOT,
+        env=dict(os.environ, KVMWEB_CACHE=str(CACHE), **(env or {})),
+        check=False,
+    )
+    print(f"=== {title}: {time.monotonic() - began:.0f} s, exit {done.returncode}", flush=True)
+    return done.returncode == 0
+
+
+@contextlib.contextmanager
+def postgres() -> Iterator[str]:
+    """A private PostgreSQL on a unix socket; yields its database URL."""
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))
+    if not binaries:
+        raise say.StepFailed("no PostgreSQL server", "apt-get install postgresql")
+    owner = "postgres" if system.is_root() else pwd.getpwuid(os.getuid()).pw_name
+    home = Path(tempfile.mkdtemp(prefix="kvmweb-pg-", dir="/tmp"))
+    become = ["setpriv", f"--reuid={owner}", f"--regid={owner}", "--clear-groups"]
+    prefix = become if system.is_root() else []
+    if system.is_root():
+        shutil.chown(home, owner, owner)
+    pg_ctl = [*prefix, str(binaries[-1] / "pg_ctl"), "-D", str(home / "data"), "-w"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT, "cwd": home}
+    initdb = [*prefix, str(binaries[-1] / "initdb"), "-D", str(home / "data"), "-U", "kvmweb"]
+    subprocess.run([*initdb, "--auth=trust", "--no-sync"], check=True, **quiet)  # type: ignore[call-overload]
+    settings = f"-c listen_addresses= -c unix_socket_directories={home} -c fsync=off"
+    start = [*pg_ctl, "-l", str(home / "log"), "-o", settings, "start"]
+    subprocess.run(start, check=True, **quiet)  # type: ignore[call-overload]
+    try:
+        yield f"postgres://kvmweb@{str(home).replace('/', '%2F')}/postgres"
+    finally:
+        subprocess.run([*pg_ctl, "-m", "immediate", "stop"], check=False, **quiet)  # type: ignore[call-overload]
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def find_chromium(step: say.Step) -> str:
+    for name in CHROMIUM:
+        if found := shutil.which(name):
+            return found
+    with contextlib.suppress(say.StepFailed):
+        system.install(["chromium"], step=step)
+    for name in CHROMIUM:
+        if found := shutil.which(name):
+            return found
+    # Ubuntu has Chromium only as a snap: Playwright's own build is the way there.
+    say.run(
+        [PYTHON, "-m", "playwright", "install", "--with-deps", "chromium"],
+        step=step,
+        log=LOGS / "chromium.log",
+        advice="install Chromium or Google Chrome by hand",
+    )
+    return ""
+
+
+def prepare(*, install: bool) -> None:
+    if install:
+        with say.Step("Packages") as step:
+            packages = [*system.RUN_PACKAGES, *system.LAB_PACKAGES, *system.TEST_PACKAGES]
+            step.say(f"{len(system.install([*packages, *system.guest_packages()], step=step))} new")
+    with say.Step("Python environment") as step:
+        pyenv.sync(step=step, dev=True)
+    with say.Step("Chromium") as step:
+        os.environ["KVMWEB_CHROMIUM"] = find_chromium(step)
+    with say.Step("Texts") as step:
+        say.run(
+            [PYTHON, "manage.py", "compilemessages", "--ignore=.venv"],
+            step=step,
+            log=LOGS / "test.log",
+            advice="look at the log",
+            cwd=ROOT,
+            shown=False,
+            env=dict(os.environ, KVMWEB_SECRET_KEY="compile"),
+        )
+    if system.is_root():
+        for guest in ("tiny", "debian"):
+            with say.Step(f"Guest image: {guest}") as step:
+                say.run(
+                    [ROOT / "guests" / "build", guest, CACHE / "guests" / f"{guest}.qcow2"],
+                    step=step,
+                    log=LOGS / "guest.log",
+                    advice="look at the log",
+                )
+
+
+def run_stage(stage: str, words: list[str]) -> bool:
+    if stage == "check":
+        return (
+            subprocess.run([str(ROOT / "scripts" / "check")], cwd=ROOT, check=False).returncode == 0
+        )
+    if stage == "unit":
+        return pytest("Unit tests, SQLite", "-m", NOT_UNIT, *(words or ["-n", "2"]))
+    if stage == "postgres":
+        with postgres() as url:
+            env = {"KVMWEB_DATABASE_URL": url}
+            return pytest(
+                "Unit tests, PostgreSQL", "-m", NOT_UNIT, *(words or ["-n", "2"]), env=env
+            )
+    if not system.is_root():
+        print("lab: needs root (libvirt hosts in namespaces): run sudo ./scripts/test lab")
+        return True
+    return pytest(
+        "Lab and browser: real libvirt, Chromium", "-m", "lab or browser or debian", *words
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="test", description="Install what is missing and run every test."
+    )
+    parser.add_argument("--no-install", action="store_true", help="install no packages")
+    parser.add_argument("stages", nargs="*", help=f"some of: {' '.join(STAGES)} (default: all)")
+    options, words = parser.parse_known_args()
+    if unknown := set(options.stages) - set(STAGES):
+        parser.error(f"no such stage: {' '.join(unknown)}; pytest's own options come after --")
+    with say.failures_told("test"):
+        LOGS.mkdir(parents=True, exist_ok=True)
+        os.environ["PATH"] = f"{VENV / 'bin'}:{os.environ['PATH']}"
+        prepare(install=not options.no_install)
+        words = [word for word in words if word != "--"]
+        failed = [s for s in STAGES if s in (options.stages or STAGES) and not run_stage(s, words)]
+    if failed:
+        print(f"\ntest: failed: {', '.join(failed)}", file=sys.stderr)
+        sys.exit(1)
+    print("\ntest: all passed")
+
+
+if __name__ == "__main__":
+    main()
