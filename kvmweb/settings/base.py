@@ -212,7 +212,7 @@ TIME_ZONE = env.str("KVMWEB_TIME_ZONE", default="UTC")
 
 # --- static files -------------------------------------------------------------------------
 STATIC_URL = env.str("KVMWEB_STATIC_URL", default="/static/")
-STATIC_ROOT = VAR_DIR / "static"
+STATIC_ROOT = Path(env.str("KVMWEB_STATIC_ROOT", default=str(VAR_DIR / "static")))
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
