@@ -30,12 +30,15 @@ class DomainError(Exception):
         code: str,
         *,
         fields: Mapping[str, str] | None = None,
+        field_params: Mapping[str, Mapping[str, Any]] | None = None,
         **params: Any,
     ) -> None:
         super().__init__(code)
         self.code = code
         self.params = params
         self.fields: dict[str, str] = dict(fields or {})  # input field -> message code
+        # What only one field's message needs, where several fields are wrong at once.
+        self.field_params = {name: dict(own) for name, own in (field_params or {}).items()}
 
 
 class NotFound(DomainError):
