@@ -1,5 +1,6 @@
 """Every setting of the site. Each environment variable is named ``KVMWEB_...``."""
 
+import hashlib
 import os
 import socket
 from pathlib import Path
@@ -202,6 +203,12 @@ SECURE_HSTS_SECONDS = 31536000 if HTTPS else 0
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 X_FRAME_OPTIONS = "SAMEORIGIN"
 
+CSRF_FAILURE_VIEW = "kvmweb.error_pages.csrf_failure"
+# Requests that one API token may make in a minute; 0 is without limit.
+API_RATE_PER_MINUTE = env.int("KVMWEB_API_RATE_PER_MINUTE", default=3000)
+# Processes whose heartbeat /readyz demands: worker, watch, beat.
+READY_REQUIRES = env.list("KVMWEB_READY_REQUIRES", default=[])
+
 # --- words --------------------------------------------------------------------------------
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English"), ("zh-hans", "简体中文")]
@@ -226,6 +233,10 @@ IMAGE_MAX_FILE_GIB = env.int("KVMWEB_IMAGE_MAX_FILE_GIB", default=32)
 IMAGE_MAX_VIRTUAL_GIB = env.int("KVMWEB_IMAGE_MAX_VIRTUAL_GIB", default=256)
 # Hosts (name or name:port) from which images may come over plain http or a private address.
 IMAGE_ALLOWED_HOSTS = env.list("KVMWEB_IMAGE_ALLOWED_HOSTS", default=[])
+# Marks our domains in their <metadata>, so that two sites can share a host.
+SITE_MARK = env.str(
+    "KVMWEB_SITE_MARK", default=hashlib.sha256(SECRET_KEY.encode()).hexdigest()[:12]
+)
 CONSOLE_CARRIER = env.str("KVMWEB_CONSOLE_CARRIER", default="asgi")  # asgi | websockify
 CONSOLE_TICKET_TTL_S = 30
 CONSOLE_IDLE_TIMEOUT_S = env.int("KVMWEB_CONSOLE_IDLE_TIMEOUT_S", default=3600)
