@@ -1,10 +1,30 @@
+"""How allauth signs people in here."""
+
+from __future__ import annotations
+
+from typing import Any
+
 from allauth.account.adapter import DefaultAccountAdapter
 from django.conf import settings
 from django.http import HttpRequest
 
+from accounts import audit, services
+from accounts.models import User
+
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
-    """Sign-up is closed unless the admin opens it."""
+    """Sign-up is closed unless the admin opens it; a new person gets their personal team."""
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:  # noqa: ARG002
         return bool(settings.OPEN_SIGNUP)
+
+    def save_user(self, request: HttpRequest, user: User, form: Any, commit: bool = True) -> User:
+        saved: User = super().save_user(request, user, form, commit=commit)
+        if commit:
+            services.complete_new_user(saved)
+            audit.record(saved, "user.sign_up", saved)
+        return saved
+
+    def get_client_ip(self, request: HttpRequest) -> str:
+        """The address that throttling counts: behind trusted proxies only."""
+        return audit.client_address(request) or "unknown"

@@ -1,6 +1,16 @@
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 
 class AccountsConfig(AppConfig):
     name = "accounts"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from accounts import defaults, messages, signals
+
+        messages.is_known("not_found")  # importing registers the texts
+        signals.connect()
+        post_migrate.connect(
+            defaults.ensure_site_limits, sender=self, dispatch_uid="accounts.defaults"
+        )

@@ -41,24 +41,24 @@ class DomainError(Exception):
         self.field_params = {name: dict(own) for name, own in (field_params or {}).items()}
 
 
-class NotFound(DomainError):
+class NotFound(DomainError):  # noqa: N818
     status = 404
 
     def __init__(self, code: str = "not_found", **params: Any) -> None:
         super().__init__(code, **params)
 
 
-class Forbidden(DomainError):
+class Forbidden(DomainError):  # noqa: N818
     status = 403
 
 
-class Invalid(DomainError):
+class Invalid(DomainError):  # noqa: N818
     """``fields`` maps an input's name to the code of its message; ``params`` serve all of them."""
 
     status = 422
 
 
-class Conflict(DomainError):
+class Conflict(DomainError):  # noqa: N818
     status = 409
 
 
@@ -66,15 +66,15 @@ class Busy(Conflict):
     pass
 
 
-class QuotaExceeded(DomainError):
+class QuotaExceeded(DomainError):  # noqa: N818
     """params: resource, scope, team, hard, used, asked, missing."""
 
     status = 403
 
 
-class TooMany(DomainError):
+class TooMany(DomainError):  # noqa: N818
     status = 429
 
 
-class Unavailable(DomainError):
+class Unavailable(DomainError):  # noqa: N818
     status = 503

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from django.contrib.auth.models import AbstractUser
 from django.db import models
 from django.db.models import Q
+from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext_lazy as _
 
 
@@ -20,10 +21,23 @@ class User(AbstractUser):
 
     language = models.CharField(max_length=10, blank=True, default="")
     theme = models.CharField(max_length=5, choices=Theme.choices, default=Theme.AUTO)
+    # Part of the session hash: one more ends every session, also after a reactivation.
+    session_epoch = models.PositiveIntegerField(default=0)
+
+    # Set on the instance that an API token without the scope "admin" brings: an admin's everyday
+    # token must not reach other people's machines. Never stored.
+    acts_as_member: bool = False
 
     @property
     def is_admin(self) -> bool:
-        return self.is_active and self.is_staff
+        return self.is_active and self.is_staff and not self.acts_as_member
+
+    def _get_session_auth_hash(self, secret: str | None = None) -> str:
+        """Django's, with the epoch beside the password (django/contrib/auth/base_user.py)."""
+        value = f"{self.password}:{self.session_epoch}" if self.session_epoch else self.password
+        return salted_hmac(
+            "kvmweb.accounts.session", value, secret=secret, algorithm="sha256"
+        ).hexdigest()
 
     def display_name(self) -> str:
         return self.get_full_name() or self.username
@@ -158,7 +172,9 @@ class QuotaLimit(models.Model):
                 | Q(scope="team", team__isnull=False, user__isnull=True)
                 | Q(scope="member", team__isnull=False, user__isnull=False),
             ),
-            models.CheckConstraint(name="quotalimit_not_below_unlimited", condition=Q(hard__gte=-1)),
+            models.CheckConstraint(
+                name="quotalimit_not_below_unlimited", condition=Q(hard__gte=-1)
+            ),
         ]
 
 
@@ -186,7 +202,7 @@ class Allocation(models.Model):
 
 
 class AuditQuerySet(models.QuerySet["AuditEntry"]):
-    def update(self, **kwargs: Any) -> int:
+    def update(self, **kwargs: Any) -> int:  # noqa: ARG002
         raise TypeError("the audit record is append-only")
 
     def delete(self) -> tuple[int, dict[str, int]]:
@@ -221,5 +237,25 @@ class AuditEntry(models.Model):
             raise TypeError("the audit record is append-only")
         super().save(*args, **kwargs)
 
-    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:  # noqa: ARG002
         raise TypeError("the audit record is append-only")
+
+
+class IdempotentAnswer(models.Model):
+    """What a request with an Idempotency-Key answered; a repetition gets the same answer.
+
+    Written in the transaction of the request's effect, so that both exist or neither.
+    """
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE)
+    key = models.CharField(max_length=128)
+    request_hash = models.CharField(max_length=64)  # SHA-256 of method, path and body
+    status = models.PositiveSmallIntegerField(null=True)
+    content_type = models.CharField(max_length=64, blank=True)
+    body = models.TextField(blank=True)
+    created_at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["user", "key"], name="idempotency_key_once_per_user")
+        ]

@@ -1,0 +1,196 @@
+"""What each error code says to a person, in the reader's language.
+
+Every app registers its codes from its own ``messages.py`` (imported in ``AppConfig.ready``). The
+texts follow one pattern: what happened, why, what to do next.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Union
+
+from django.utils.translation import gettext as _now
+from django.utils.translation import gettext_lazy as _
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrPromise
+
+    from accounts.errors import DomainError
+
+logger = logging.getLogger(__name__)
+
+# A text with ``%(name)s`` places, or a function where the places need more than their value.
+Message = Union["_StrPromise", str, Callable[[Mapping[str, Any]], str]]
+
+_messages: dict[str, Message] = {}
+
+
+class _Places(dict[str, Any]):
+    """A place without a parameter stays readable instead of raising while an error is shown."""
+
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+
+def register(messages: Mapping[str, Message]) -> None:
+    """Add codes. Registering a code twice with another text is a programming error."""
+    for code, message in messages.items():
+        if code in _messages and _messages[code] != message:
+            raise ValueError(f"the message of {code} is registered twice")
+        _messages[code] = message
+
+
+def is_known(code: str) -> bool:
+    return code in _messages
+
+
+def codes() -> list[str]:
+    return sorted(_messages)
+
+
+def text(code: str, params: Mapping[str, Any] | None = None) -> str:
+    """The message of ``code`` in the active language; never raises."""
+    message = _messages.get(code)
+    if message is None:
+        logger.error("no message for code %s", code)
+        return _now("That did not work (%(code)s). Please tell an admin.") % {"code": code}
+    values = _Places(params or {})
+    if callable(message):
+        return message(values)
+    return str(message) % values
+
+
+def field_texts(error: DomainError) -> dict[str, str]:
+    """The message of each input that ``error`` names."""
+    return {
+        field: text(code, {**error.params, **error.field_params.get(field, {})})
+        for field, code in error.fields.items()
+    }
+
+
+def _quota_exceeded(params: Mapping[str, Any]) -> str:
+    from accounts.quotas import amount_text, resource_label
+
+    resource = params["resource"]
+    values = {
+        "resource": resource_label(resource),
+        "team": params["team"],
+        "hard": amount_text(resource, params["hard"]),
+        "used": amount_text(resource, params["used"]),
+        "asked": amount_text(resource, params["asked"]),
+        "missing": amount_text(resource, params["missing"]),
+    }
+    if params["scope"] == "member":
+        sentence = _now(
+            "Your limit in team %(team)s for “%(resource)s” is %(hard)s. %(used)s are in use and "
+            "this needs %(asked)s: %(missing)s too many. Ask for less, delete something, or ask "
+            "a manager of the team for more."
+        )
+    else:
+        sentence = _now(
+            "The limit of team %(team)s for “%(resource)s” is %(hard)s. %(used)s are in use and "
+            "this needs %(asked)s: %(missing)s too many. Ask for less, delete something, or ask "
+            "an admin for more."
+        )
+    return sentence % values
+
+
+register(
+    {
+        "not_found": _("This does not exist, or it is not yours to see. Check the address."),
+        "forbidden": _(
+            "You can see this, but you may not do that with it. Ask its owner or a manager of "
+            "its team."
+        ),
+        "admin_only": _("Only admins may do this. Ask an admin of this site."),
+        "sign_in_needed": _("Sign in first, or send a valid API token."),
+        "invalid": _("Some of the input is not right. Correct the marked fields and try again."),
+        "internal": _(
+            "The site made a mistake and has noted it. Try again; if it stays, tell an admin the "
+            "reference %(ref)s."
+        ),
+        "csrf_failed": _(
+            "This form had expired, or it came from another site. Go back, reload the page and "
+            "send it again."
+        ),
+        "bad_request": _("The site could not read this request."),
+        "body_too_large": _("This request is larger than the site accepts."),
+        "too_many": _("That was too often. Wait %(retry_after)s seconds and try again."),
+        "redis_unreachable": _(
+            "A part of the site (Redis) does not answer at the moment. Nothing was lost; try "
+            "again in a minute."
+        ),
+        "database_busy": _("The database is busy. Nothing was changed; try again in a moment."),
+        "quota.exceeded": _quota_exceeded,
+        "quota.bad_limit": _(
+            "A limit is a whole number: 0 for none, -1 for unlimited, nothing to inherit."
+        ),
+        "api.scope_missing": _(
+            "This token lacks the scope “%(scope)s”. Make a token that has it on your profile."
+        ),
+        "api.idempotency_key_invalid": _(
+            "An Idempotency-Key is 1 to 128 printable ASCII characters."
+        ),
+        "api.idempotency_key_reused": _(
+            "This Idempotency-Key was used for another request. Use a new key for a new request."
+        ),
+        "api.idempotency_key_retry": _(
+            "A request with the same Idempotency-Key has just failed. Send this one again."
+        ),
+        "user.username_taken": _("The user name “%(username)s” is taken. Choose another."),
+        "user.username_invalid": _(
+            "A user name has 1 to 150 letters, digits and @ . + - _ and no spaces."
+        ),
+        "user.email_taken": _("Another user has this e-mail address already."),
+        "user.email_invalid": _("This is not an e-mail address."),
+        "user.password_weak": _("This password is not safe enough: %(reasons)s"),
+        "user.language_unknown": _("The site does not speak this language."),
+        "user.theme_unknown": _("The theme is “auto”, “light” or “dark”."),
+        "user.last_admin": _(
+            "This is the last active admin. Make another user an admin first, or nobody could "
+            "manage the site."
+        ),
+        "user.not_yourself": _("You cannot do this to your own account. Ask another admin."),
+        "user.unknown": _("There is no active user “%(username)s”."),
+        "team.name_taken": _("There is a team “%(name)s” already. Choose another name."),
+        "team.name_invalid": _("A team's name has 1 to 64 characters and no line breaks."),
+        "team.personal_fixed": _(
+            "A personal team belongs to one person: its name and members cannot be changed."
+        ),
+        "team.last_manager": _("A team needs a manager. Make somebody else a manager first."),
+        "team.role_unknown": _("A role is “manager”, “member” or “viewer”."),
+        "sshkey.empty": _("Paste a public key: one line that begins with a type like ssh-ed25519."),
+        "sshkey.too_long": _("This is too long for one public key. Paste a single key."),
+        "sshkey.private": _(
+            "This is a private key. Never give it away; if you sent it anywhere, replace it. "
+            "Paste the file that ends in .pub."
+        ),
+        "sshkey.several_lines": _("Paste one key at a time, on one line."),
+        "sshkey.options": _(
+            "Options before the key (like command= or from=) are not accepted. Paste the key "
+            "alone, beginning with its type."
+        ),
+        "sshkey.certificate": _("This is a certificate. Paste the public key itself."),
+        "sshkey.type": _(
+            "Keys of the type “%(type)s” are not accepted. Use ssh-ed25519, ecdsa or rsa; "
+            "“ssh-keygen -t ed25519” makes one."
+        ),
+        "sshkey.damaged": _("This key is damaged or incomplete. Copy the whole line again."),
+        "sshkey.rsa_short": _(
+            "This RSA key has %(bits)s bits; at least %(minimum)s are needed. "
+            "“ssh-keygen -t ed25519” makes a better one."
+        ),
+        "sshkey.rsa_long": _("This RSA key has %(bits)s bits; at most %(maximum)s are accepted."),
+        "sshkey.not_ascii": _("A public key has plain letters only. Copy the line again."),
+        "sshkey.duplicate": _("You have this key already, as “%(name)s”."),
+        "sshkey.name_taken": _("You have a key named “%(name)s” already. Choose another name."),
+        "sshkey.name_invalid": _("A key's name has 1 to 64 characters and no line breaks."),
+        "sshkey.too_many": _("You have %(maximum)s keys, the most that are kept. Remove one."),
+        "token.name_invalid": _("A token's name has 1 to 64 characters and no line breaks."),
+        "token.scopes_invalid": _("Choose at least one scope among: read, write, admin."),
+        "token.admin_scope": _("Only admins can make a token with the scope “admin”."),
+        "token.expiry_past": _("A token's end must lie in the future."),
+        "token.too_many": _("You have %(maximum)s live tokens, the most at a time. Revoke one."),
+    }
+)

@@ -1,0 +1,198 @@
+"""The one door: what a person may do with an object.
+
+Views, API, WebSockets, consoles and commands all ask here. The table of
+``docs/admin/users.md`` is this module's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from django.contrib.auth.models import AnonymousUser
+
+from accounts import audit
+from accounts.errors import Forbidden, NotFound
+from accounts.models import Membership, Team, User
+
+if TYPE_CHECKING:
+    from django.db.models import Model
+
+Person = User | AnonymousUser | None
+
+
+class Action(str, Enum):
+    SEE = "see"
+    POWER = "power"
+    CONSOLE_VIEW = "console_view"
+    CONSOLE_CONTROL = "console_control"
+    EDIT = "edit"
+    DELETE = "delete"
+    TEAM_SEE = "team_see"
+    TEAM_CREATE_VM = "team_create_vm"
+    TEAM_MANAGE = "team_manage"
+    JOB_SEE = "job_see"
+    JOB_CANCEL = "job_cancel"
+    IMAGE_USE = "image_use"
+    SITE_ADMIN = "site_admin"
+
+
+class Relation(str, Enum):
+    ADMIN = "admin"
+    OWNER = "owner"
+    MANAGER = "manager"
+    MEMBER = "member"
+    VIEWER = "viewer"
+
+
+_MACHINE_ALL = frozenset(
+    {
+        Action.SEE,
+        Action.POWER,
+        Action.CONSOLE_VIEW,
+        Action.CONSOLE_CONTROL,
+        Action.EDIT,
+        Action.DELETE,
+    }
+)
+_MACHINE: Mapping[Relation, frozenset[Action]] = {
+    Relation.ADMIN: _MACHINE_ALL,
+    Relation.OWNER: _MACHINE_ALL,
+    Relation.MANAGER: _MACHINE_ALL,
+    Relation.MEMBER: frozenset(
+        {Action.SEE, Action.POWER, Action.CONSOLE_VIEW, Action.CONSOLE_CONTROL}
+    ),
+    Relation.VIEWER: frozenset({Action.SEE, Action.CONSOLE_VIEW}),
+}
+_TEAM_ALL = frozenset({Action.TEAM_SEE, Action.TEAM_CREATE_VM, Action.TEAM_MANAGE})
+_TEAM: Mapping[Relation, frozenset[Action]] = {
+    Relation.ADMIN: _TEAM_ALL,
+    Relation.MANAGER: _TEAM_ALL,
+    Relation.MEMBER: frozenset({Action.TEAM_SEE, Action.TEAM_CREATE_VM}),
+    Relation.VIEWER: frozenset({Action.TEAM_SEE}),
+}
+_JOB: Mapping[Relation, frozenset[Action]] = {
+    Relation.ADMIN: frozenset({Action.JOB_SEE, Action.JOB_CANCEL}),
+    Relation.OWNER: frozenset({Action.JOB_SEE, Action.JOB_CANCEL}),
+    Relation.MANAGER: frozenset({Action.JOB_SEE, Action.JOB_CANCEL}),
+    Relation.MEMBER: frozenset({Action.JOB_SEE}),
+    Relation.VIEWER: frozenset({Action.JOB_SEE}),
+}
+# What must be allowed for the object to exist for a person at all.
+_SEEING: Mapping[Action, Action] = {
+    Action.POWER: Action.SEE,
+    Action.CONSOLE_VIEW: Action.SEE,
+    Action.CONSOLE_CONTROL: Action.SEE,
+    Action.EDIT: Action.SEE,
+    Action.DELETE: Action.SEE,
+    Action.TEAM_CREATE_VM: Action.TEAM_SEE,
+    Action.TEAM_MANAGE: Action.TEAM_SEE,
+    Action.JOB_CANCEL: Action.JOB_SEE,
+}
+
+
+@dataclass(kw_only=True)
+class Door:
+    """The door for one person. Reads their teams once: use it where a list asks for each row,
+    never keep it longer than a request."""
+
+    user: Person
+    _roles: dict[int, Relation] | None = field(default=None, repr=False)
+
+    def can(self, action: Action, obj: Any = None) -> bool:
+        person = _active(self.user)
+        if person is None:
+            return False
+        match action:
+            case Action.SITE_ADMIN:
+                return person.is_admin
+            case Action.IMAGE_USE:
+                return person.is_admin or (obj.published and obj.state == "ready")
+            case Action.TEAM_SEE | Action.TEAM_CREATE_VM | Action.TEAM_MANAGE:
+                return action in _allowed(_TEAM, self.relation(obj))
+            case Action.JOB_SEE | Action.JOB_CANCEL:
+                return action in _allowed(_JOB, self._job_relation(person, obj))
+            case _:
+                return action in _allowed(_MACHINE, self.relation(obj))
+
+    def relation(self, obj: Any) -> Relation | None:
+        """What a person is to a machine or a team; the strongest when several hold."""
+        person = _active(self.user)
+        if person is None or obj is None:
+            return None
+        if person.is_admin:
+            return Relation.ADMIN
+        if isinstance(obj, Team):
+            return self.roles().get(obj.pk)
+        if obj.owner_id == person.pk:
+            return Relation.OWNER
+        return self.roles().get(obj.team_id)
+
+    def roles(self) -> dict[int, Relation]:
+        """Team id -> role, of the person's teams."""
+        if self._roles is None:
+            person = _active(self.user)
+            rows = (
+                Membership.objects.filter(user=person).values_list("team_id", "role")
+                if person
+                else []
+            )
+            self._roles = {team_id: Relation(role) for team_id, role in rows}
+        return self._roles
+
+    def _job_relation(self, person: User, job: Any) -> Relation | None:
+        """A job about a machine follows the machine: who lost it loses its jobs too."""
+        if person.is_admin:
+            return Relation.ADMIN
+        if job.vm_id is not None:
+            relation = self.relation(job.vm)
+            if relation is not None and job.actor_id == person.pk:
+                return Relation.OWNER
+            return relation
+        if job.actor_id == person.pk:
+            return Relation.OWNER
+        return self.roles().get(job.team_id) if job.team_id is not None else None
+
+
+def _allowed(
+    table: Mapping[Relation, frozenset[Action]], relation: Relation | None
+) -> frozenset[Action]:
+    return table.get(relation, frozenset()) if relation is not None else frozenset()
+
+
+def _active(user: Person) -> User | None:
+    """The person if they may act at all: not anonymous, not deactivated."""
+    return user if isinstance(user, User) and user.is_active else None
+
+
+def door(user: Person) -> Door:
+    return Door(user=user)
+
+
+def can(user: Person, action: Action, obj: Any = None) -> bool:
+    return door(user).can(action, obj)
+
+
+def relation(user: Person, obj: Any) -> str | None:
+    """``"admin"``, ``"owner"``, ``"manager"``, ``"member"``, ``"viewer"`` or ``None``."""
+    found = door(user).relation(obj)
+    return found.value if found else None
+
+
+def require(user: Person, action: Action, obj: Model | None = None) -> None:
+    """Raise unless allowed: ``NotFound`` when they may not even see it, else ``Forbidden``.
+
+    The refusal is written to the audit record, also when the caller's transaction rolls back.
+    """
+    asked = door(user)
+    if asked.can(action, obj):
+        return
+    audit.record_refusal(user, action.value, obj)
+    if action is Action.SITE_ADMIN:
+        raise Forbidden("admin_only")
+    seeing = _SEEING.get(action)
+    if seeing is None or not asked.can(seeing, obj):
+        raise NotFound
+    raise Forbidden("forbidden")

@@ -1,0 +1,48 @@
+"""Sign-ins and sign-outs, as Django and allauth tell them, to the audit record.
+
+The only signals in use: these events are raised by code that is not ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from allauth.account.signals import password_changed
+from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
+from django.http import HttpRequest
+
+from accounts import audit
+from accounts.models import User
+from accounts.revocations import Revocation, announce_on_commit
+
+
+def connect() -> None:
+    user_logged_in.connect(_signed_in, dispatch_uid="accounts.signed_in")
+    user_logged_out.connect(_signed_out, dispatch_uid="accounts.signed_out")
+    user_login_failed.connect(_sign_in_failed, dispatch_uid="accounts.sign_in_failed")
+    password_changed.connect(_password_changed, dispatch_uid="accounts.password_changed")
+
+
+def _signed_in(*, user: User, **_kwargs: Any) -> None:
+    audit.record(user, "user.sign_in", user)
+
+
+def _signed_out(*, request: HttpRequest, user: User | None, **_kwargs: Any) -> None:
+    if user is None:
+        return
+    audit.record(user, "user.sign_out", user)
+    key = request.session.session_key or ""
+    announce_on_commit(Revocation(user_id=user.pk, session_key=key, reason="signed_out"))
+
+
+def _sign_in_failed(*, credentials: dict[str, Any], **_kwargs: Any) -> None:
+    """Names only people who exist: what was typed may be a password in the wrong field."""
+    name = str(credentials.get("username") or credentials.get("email") or "")
+    user = User.objects.filter(username=name).first() or (
+        User.objects.filter(email__iexact=name).first() if "@" in name else None
+    )
+    audit.record(None, "user.sign_in_failed", user)
+
+
+def _password_changed(*, user: User, **_kwargs: Any) -> None:
+    audit.record(user, "user.change_password", user)
