@@ -4,3 +4,6 @@ from django.apps import AppConfig
 class HostsConfig(AppConfig):
     name = "hosts"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from hosts import messages  # noqa: F401 - registers the codes' texts

@@ -19,7 +19,7 @@ from hosts.virt.errors import HostUnreachable
 
 if TYPE_CHECKING:
     from hosts.models import Host
-    from hosts.virt.protocol import Hypervisor
+    from hosts.virt.protocol import EventSource, Hypervisor
 
 FAILURES_TO_OPEN = 2
 OPEN_FOR_S = 10.0
@@ -138,7 +138,8 @@ _open: dict[int, tuple[Identity, _Guarded]] = {}
 _fakes: dict[str, Hypervisor] | None = None
 
 
-def _identity(host: Host) -> Identity:
+def identity(host: Host) -> Identity:
+    """What a connection depends on; when it changes, it is another connection."""
     return (
         host.transport,
         host.socket_path,
@@ -159,12 +160,12 @@ def hypervisor(host: Host) -> Hypervisor:
             # After a fork the parent's connections are the parent's: forget, do not close.
             _open.clear()
             _owner_pid = os.getpid()
-        identity = _identity(host)
+        wanted = identity(host)
         known = _open.get(host.pk)
-        if known is not None and known[0] == identity:
+        if known is not None and known[0] == wanted:
             return cast("Hypervisor", known[1])
         guarded = _Guarded(lambda: open_new(host), Breaker())
-        _open[host.pk] = (identity, guarded)
+        _open[host.pk] = (wanted, guarded)
     if known is not None:
         known[1].close()
     return cast("Hypervisor", guarded)
@@ -177,6 +178,17 @@ def open_new(host: Host) -> Hypervisor:
     from hosts.virt.client import LibvirtHypervisor
 
     return LibvirtHypervisor(uri_of(host))
+
+
+def open_watched(host: Host) -> tuple[Hypervisor, EventSource]:
+    """For the watcher: a connection of its own and its event feed. Raises VirtError."""
+    if _fakes is not None:
+        fake = _fakes[host.name]
+        return fake, cast("EventSource", fake)
+    from hosts.virt.events import LibvirtEventSource
+
+    hypervisor = open_new(host)
+    return hypervisor, LibvirtEventSource(hypervisor)
 
 
 def uri_of(host: Host) -> str:

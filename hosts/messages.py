@@ -1,0 +1,110 @@
+"""What the hosts' codes say to a person: what happened, why, what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.utils.translation import gettext as _now
+from django.utils.translation import gettext_lazy as _
+
+from accounts import messages
+
+
+def _nowhere(params: Mapping[str, Any]) -> str:
+    """Each host's own reason, when they differ."""
+    reasons = [
+        _now("%(host)s: %(reason)s")
+        % {"host": why["host"], "reason": messages.text(f"{why['code']}.short", why)}
+        for why in params.get("reasons") or []
+    ]
+    return _now(
+        "No host can take this machine now. %(reasons)s. Ask for a smaller machine, try again "
+        "later, or ask an admin."
+    ) % {"reasons": "; ".join(reasons)}
+
+
+messages.register(
+    {
+        # --- placing a machine ------------------------------------------------------------
+        "placement.none": _nowhere,
+        "placement.no_hosts": _(
+            "There is no host yet that machines could run on. An admin adds one under Admin, Hosts."
+        ),
+        "placement.maintenance": _(
+            "No host takes new machines now: all of them are in maintenance. Try again later, or "
+            "ask an admin when it ends."
+        ),
+        "placement.maintenance.short": _("in maintenance"),
+        "placement.unreachable": _(
+            "No host answers at the moment, so the machine cannot be made. Machines that exist "
+            "are not lost. Try again in a few minutes."
+        ),
+        "placement.unreachable.short": _("does not answer"),
+        "placement.arch": _(
+            "The image is made for %(needed)s processors, and no host has one. Choose another "
+            "image."
+        ),
+        "placement.arch.short": _("has %(has)s processors, the image is for %(needed)s"),
+        "placement.no_network": _(
+            "No host has the network “%(network)s” running. Choose another network, or ask an "
+            "admin to start it."
+        ),
+        "placement.no_network.short": _("its network “%(network)s” is not running"),
+        "placement.no_memory": _(
+            "No host has enough memory left: the machine needs %(needed_mib)s MiB, and the most "
+            "that is free on one host is %(free_mib)s MiB. Choose a smaller size, or stop a "
+            "machine that is not needed."
+        ),
+        "placement.no_memory.short": _("%(free_mib)s MiB memory free of %(needed_mib)s needed"),
+        "placement.no_vcpus": _(
+            "No host has enough processors left: the machine needs %(needed)s vCPUs, and the "
+            "most that one host can still give is %(free)s. Choose a smaller size, or stop a "
+            "machine that is not needed."
+        ),
+        "placement.no_vcpus.short": _("%(free)s vCPUs free of %(needed)s needed"),
+        "placement.no_disk": _(
+            "No host has enough disk space left: the machine needs %(needed_gib)s GiB, and the "
+            "most that one host can still promise is %(free_gib)s GiB. Choose a smaller disk, "
+            "or ask an admin for space."
+        ),
+        "placement.no_disk.short": _("%(free_gib)s GiB disk free of %(needed_gib)s needed"),
+        "placement.no_pool": _(
+            "Host %(host)s has no storage pool in use, so it has no place for disks. An admin "
+            "finds the pools on the host's page."
+        ),
+        "placement.no_pool.short": _("has no storage pool in use"),
+        # --- hosts ------------------------------------------------------------------------
+        "host.name_taken": _("There is a host “%(name)s” already. Choose another name."),
+        "host.invalid": _("This host cannot be added as it is. Correct the marked fields."),
+        "host.field_wrong": _(
+            "This is not accepted here. Use plain names, addresses and paths; a libvirt URI is "
+            "never typed, it is made from these fields."
+        ),
+        "host.has_machines": _(
+            "Host %(name)s still has %(count)s machines. Delete or move them first; then the "
+            "host can be removed."
+        ),
+        "host.pool_unknown": _("This host has no such pool. Choose one from the list."),
+        # --- acceleration -----------------------------------------------------------------
+        "accel.not_listed": _(
+            "libvirt on this host does not offer KVM, so machines are emulated, which is slower. "
+            "If its processor can virtualize, load the kvm module, give libvirt access to "
+            "/dev/kvm, and check again."
+        ),
+        "accel.no_cpu_flag": _(
+            "The processor shows neither VT-x (vmx) nor AMD-V (svm), so KVM cannot work even if "
+            "/dev/kvm is there. Switch it on in the firmware, or allow nested virtualization if "
+            "this host is itself a virtual machine. Until then machines are emulated."
+        ),
+        "accel.probe_passed": _("KVM works: a probe machine has started with it."),
+        "accel.probe_failed": _(
+            "KVM is offered, but a probe machine did not start with it, so machines are emulated. "
+            "Look at the kernel log of the host, mend it, and check again."
+        ),
+        "accel.not_probed": _(
+            "KVM is offered, but it has not been tried yet. Until it has, machines are emulated. "
+            "Use “Check acceleration”."
+        ),
+    }
+)

@@ -1,0 +1,248 @@
+"""What was last seen of a machine. ``observe`` is the one place that writes it.
+
+Whoever has just read a domain (the watcher after an event, a job's step after its work) passes
+the facts on; when they say something new, the row, its timeline, the quota of running machines,
+the pages and a job that waits for it all follow in one transaction.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from accounts import quotas
+from accounts.models import Allocation, Resource
+from hosts.virt.spec import DomainState
+from jobs import live
+from jobs import services as job_services
+from jobs.models import Job
+from vms import timeline
+from vms.models import VM, Nic
+
+if TYPE_CHECKING:
+    from hosts.virt.spec import DomainFacts
+
+ADMINS = "admins"
+# Seen to be absent this often on a host that answers, a machine is missing.
+TIMES_ABSENT = 2
+# A job that has just ended is the cause of what its host tells a moment later.
+JUST_ENDED = timedelta(seconds=5)
+ON = frozenset({VM.Observed.RUNNING.value, VM.Observed.PAUSED.value})
+OFF = frozenset({VM.Observed.SHUTOFF.value, VM.Observed.CRASHED.value})
+RUNNING_RESOURCES = (
+    Resource.RUNNING_MACHINES,
+    Resource.RUNNING_VCPUS,
+    Resource.RUNNING_MEMORY_MIB,
+)
+# libvirt's reasons of a domain that is off, but not because somebody wanted it.
+_FAILURES = frozenset({"crashed", "failed"})
+MAX_DOMAIN_NAME = 80  # of the column
+_WRITTEN = (
+    "domain_name",
+    "desired",
+    "observed",
+    "observed_reason",
+    "observed_at",
+    "missing_count",
+    "started_at",
+    "fault_code",
+    "fault_params",
+    "fault_ref",
+    "fault_at",
+    "cpu_percent",
+    "memory_used_mib",
+)
+# What the fault of a state says while the state lasts.
+_FAULTS = {VM.Observed.CRASHED.value: "vm.crashed", VM.Observed.MISSING.value: "vm.missing"}
+
+
+def observe(vm: VM, facts: DomainFacts | None, reason: str = "") -> bool:
+    """Notes what a host has told of ``vm`` (None: it has no such domain). True when it was news.
+
+    ``reason`` overrides libvirt's word for why. ``vm`` is brought up to date. When it is not news
+    nothing is written: callers may call as often as they read.
+    """
+    if not _is_news(vm, facts):
+        return False
+    with transaction.atomic():
+        row = VM.objects.select_for_update().get(pk=vm.pk)
+        news = _is_news(row, facts) and _apply(row, facts, reason)
+    _copy_back(row, vm)
+    return news
+
+
+def announce(vm: VM) -> None:
+    """Tell the pages of everybody who may see it, when the transaction is through."""
+    live.publish_on_commit("vm", str(vm.uuid), groups=groups(vm))
+
+
+def groups(vm: VM) -> list[str]:
+    return [f"user.{vm.owner_id}", f"team.{vm.team_id}", ADMINS]
+
+
+def observed_of(facts: DomainFacts, before: str) -> str:
+    """The folded state. A domain whose QEMU died is "shut off" to libvirt, which also forgets why
+    when it is restarted: crashed stays crashed until the machine is started or stopped again."""
+    if facts.state is DomainState.SHUTOFF:
+        if facts.reason in _FAILURES:
+            return VM.Observed.CRASHED.value
+        if before == VM.Observed.CRASHED and facts.reason == "unknown":
+            return VM.Observed.CRASHED.value
+    return VM.Observed(facts.state.value).value
+
+
+def _is_news(vm: VM, facts: DomainFacts | None) -> bool:
+    if vm.deleted_at is not None:
+        return False
+    if facts is None:
+        # What was never seen cannot go missing: its domain is not defined yet.
+        return vm.observed not in (VM.Observed.UNKNOWN, VM.Observed.MISSING)
+    return (
+        observed_of(facts, vm.observed) != vm.observed
+        or vm.missing_count > 0
+        or (vm.domain_name != facts.name and len(facts.name) <= MAX_DOMAIN_NAME)
+    )
+
+
+def _apply(row: VM, facts: DomainFacts | None, reason: str) -> bool:
+    cause = _cause(row)
+    before = row.observed
+    if facts is None:
+        if cause is not None:
+            return False  # a job that removes or remakes it knows better
+        row.missing_count += 1
+        if row.missing_count < TIMES_ABSENT:
+            row.save(update_fields=["missing_count"])
+            return False
+        row.observed, why = VM.Observed.MISSING.value, reason or "undefined"
+    else:
+        row.observed, why = observed_of(facts, before), reason or facts.reason
+        row.missing_count = 0
+        _follow_name(row, facts.name)
+    if row.observed != before:
+        row.observed_reason = why[:32]
+        row.observed_at = timezone.now()
+        _enter(row, before, cause)
+        # Not in this transaction: the engine locks a job before its machine.
+        transaction.on_commit(lambda: job_services.wake(vm_id=row.pk))
+    row.save(update_fields=_WRITTEN)
+    announce(row)
+    return True
+
+
+def _enter(row: VM, before: str, cause: Job | None) -> None:
+    """What a change of state brings with it."""
+    now = timezone.now()
+    if row.observed in ON:
+        if before not in ON:
+            row.started_at = now
+        _count_running(row)
+    else:
+        row.started_at = row.cpu_percent = row.memory_used_mib = None
+        # Its address may be another machine's tomorrow.
+        Nic.objects.filter(vm=row).exclude(addresses=[]).update(addresses=[], addresses_at=now)
+        if row.observed in OFF:
+            _uncount_running(row)
+    if cause is None and row.desired != VM.Desired.DELETED and row.observed in ON | OFF:
+        # Started or stopped by somebody else, or from inside: that is what is wanted now.
+        row.desired = VM.Desired.RUNNING if row.observed in ON else VM.Desired.STOPPED
+    _set_fault(row)
+    timeline.record(
+        row,
+        f"state.{row.observed}",
+        actor=cause.actor if cause else None,
+        job=cause,
+        was=before,
+        reason=row.observed_reason,
+        outside=cause is None,
+    )
+
+
+def note_reboot(vm: VM) -> None:
+    """The guest was reset without its QEMU ending: only the timeline and the pages hear of it."""
+    with transaction.atomic():
+        cause = _cause(vm)
+        timeline.record(
+            vm,
+            "state.rebooted",
+            actor=cause.actor if cause else None,
+            job=cause,
+            outside=cause is None,
+        )
+        announce(vm)
+    job_services.wake(vm_id=vm.pk)
+
+
+def _cause(vm: VM) -> Job | None:
+    """The job that does it: the active one that is past its first steps, or one just ended."""
+    jobs = vm.jobs.select_related("actor").order_by("-created_at")
+    active = jobs.filter(state__in=Job.ACTIVE_STATES, observing=False).first()
+    if active is not None:
+        return active
+    return jobs.filter(
+        state__in=Job.FINAL_STATES, finished_at__gte=timezone.now() - JUST_ENDED
+    ).first()
+
+
+def _count_running(vm: VM) -> None:
+    """Confirms what the start has held. A machine that was started outside takes what it takes,
+    over the limit or not: usage says what is true, and blocks the next start."""
+    quotas.activate(vm, RUNNING_RESOURCES)
+    held = set(
+        Allocation.objects.filter(vm=vm, resource__in=RUNNING_RESOURCES).values_list(
+            "resource", flat=True
+        )
+    )
+    amounts = {
+        Resource.RUNNING_MACHINES: 1,
+        Resource.RUNNING_VCPUS: vm.vcpus,
+        Resource.RUNNING_MEMORY_MIB: vm.memory_mib,
+    }
+    Allocation.objects.bulk_create(
+        Allocation(
+            vm=vm,
+            team_id=vm.team_id,
+            user_id=vm.owner_id,
+            resource=resource,
+            amount=amount,
+            state=Allocation.State.ACTIVE,
+        )
+        for resource, amount in amounts.items()
+        if resource.value not in held and amount > 0
+    )
+
+
+def _uncount_running(vm: VM) -> None:
+    """Gives back, except what a job holds that is about to start it."""
+    Allocation.objects.filter(vm=vm, resource__in=RUNNING_RESOURCES).exclude(
+        state=Allocation.State.HELD
+    ).delete()
+
+
+def _set_fault(row: VM) -> None:
+    code = _FAULTS.get(row.observed, "")
+    if code:
+        row.fault_code, row.fault_params, row.fault_ref = code, {}, ""
+        row.fault_at = row.observed_at
+    elif row.fault_code in _FAULTS.values():
+        row.fault_code, row.fault_at = "", None
+
+
+def _follow_name(row: VM, name: str) -> None:
+    """``virsh domrename`` outside: keep the name that virsh lists, where it is free."""
+    if row.domain_name == name:
+        return
+    try:
+        with transaction.atomic():
+            VM.objects.filter(pk=row.pk).update(domain_name=name)
+    except IntegrityError:
+        return
+    row.domain_name = name
+
+
+def _copy_back(row: VM, vm: VM) -> None:
+    for name in _WRITTEN:
+        setattr(vm, name, getattr(row, name))
