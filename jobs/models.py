@@ -3,12 +3,67 @@
 from __future__ import annotations
 
 import uuid
-from typing import ClassVar
+from datetime import timedelta
+from typing import TYPE_CHECKING, ClassVar
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import ExpressionWrapper, Q
+from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
+
+if TYPE_CHECKING:
+    from accounts.models import User
+
+
+def db_time(seconds: float = 0) -> models.Expression:
+    """The database's clock plus ``seconds``. Leases and deadlines are judged by this clock
+    alone: the clocks of workers may differ by hours."""
+    if not seconds:
+        return Now()
+    return ExpressionWrapper(
+        Now() + timedelta(seconds=seconds), output_field=models.DateTimeField()
+    )
+
+
+class JobQuerySet(models.QuerySet["Job"]):
+    def visible_to(self, user: User) -> JobQuerySet:
+        """As ``accounts.policy`` says: a job about a machine follows the machine, any other
+        belongs to who started it and to its team."""
+        if user.is_admin:
+            return self
+        if not user.is_active:
+            return self.none()
+        teams = user.memberships.values("team")
+        return self.filter(
+            Q(vm__owner=user)
+            | Q(vm__team__in=teams)
+            | Q(vm__isnull=True, actor=user)
+            | Q(vm__isnull=True, team__in=teams)
+        )
+
+    def active(self) -> JobQuerySet:
+        return self.filter(state__in=Job.ACTIVE_STATES)
+
+    def claimable(self) -> JobQuerySet:
+        """Never begun, or begun and let go: parked until now, or its worker's lease passed."""
+        return self.filter(
+            Q(state=Job.State.QUEUED)
+            | Q(
+                state__in=[Job.State.RUNNING, Job.State.COMPENSATING],
+                lease_until__lte=db_time(),
+            )
+        )
+
+    def parked(self) -> JobQuerySet:
+        """Begun, with no worker: waiting for a time or for ``jobs.services.wake``."""
+        return self.filter(state__in=[Job.State.RUNNING, Job.State.COMPENSATING], worker="")
+
+    def with_everything(self) -> JobQuerySet:
+        """All that a page or the API shows of each job: two queries, however many jobs."""
+        return self.select_related(
+            "actor", "team", "vm", "host", "image", "retried_by"
+        ).prefetch_related("steps")
 
 
 class Job(models.Model):
@@ -61,12 +116,16 @@ class Job(models.Model):
     error_code = models.CharField(max_length=48, blank=True)
     error_params = models.JSONField(default=dict)
     error_ref = models.CharField(max_length=12, blank=True)  # finds the raw text in the log
-    warning_code = models.CharField(max_length=48, blank=True)  # succeeded, but...
+    warning_code = models.CharField(max_length=48, blank=True)  # succeeded, but...; or cleanup
+    # Woken while a worker was on it: the next park ends at once, so that no wake-up is lost.
+    wake_requested = models.BooleanField(default=False)
     retried_by = models.ForeignKey("self", null=True, on_delete=models.SET_NULL)
 
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
+
+    objects = JobQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at"]
@@ -82,6 +141,14 @@ class Job(models.Model):
                 name="job_one_active_per_vm",
             )
         ]
+
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.target_name}".strip()
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in self.FINAL_STATES
 
 
 class Step(models.Model):
@@ -119,3 +186,11 @@ class Slot(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["host", "kind", "number"], name="slot_once")
         ]
+
+
+class Lock(models.Model):
+    """One process at a time does what ``name`` says, until the lease passes."""
+
+    name = models.CharField(max_length=32, primary_key=True)
+    holder = models.CharField(max_length=64, blank=True)
+    lease_until = models.DateTimeField(null=True)

@@ -21,12 +21,18 @@ if TYPE_CHECKING:
 
 class Park(Exception):  # noqa: N818 - not an error: the way a step says "later"
     """Raised by ``do``: give the worker back, run this step again in ``seconds`` or when woken
-    (``jobs.services.wake``). The job stays ``running``; its lease is the time to resume at."""
+    (``jobs.services.wake``). The job stays ``running``; its lease is the time to resume at.
 
-    def __init__(self, seconds: float, *, waiting_for: str = "") -> None:
+    ``stops_clock``: the time until then does not count against the deadline (waiting for another
+    job, or for a place to work, is nobody's slowness)."""
+
+    def __init__(
+        self, seconds: float, *, waiting_for: str = "", stops_clock: bool = False
+    ) -> None:
         super().__init__(waiting_for)
         self.seconds = seconds
         self.waiting_for = waiting_for
+        self.stops_clock = stops_clock
 
 
 class Transient(Exception):
@@ -58,12 +64,17 @@ class JobKind:
     queue: str = "quick"  # quick | bulk
     deadline: timedelta = field(default=timedelta(minutes=10))
     cancellable: bool = True
-    # Each runs in the transaction that makes the job final (short, database only).
+    # Each runs in the transaction that makes the job final (short, database only). Seen from
+    # ``on_failure``, ``job.warning_code == "job.cleanup_incomplete"`` says that an undo was given
+    # up: something may be left on the host.
     on_success: Callable[[Job], None] | None = None
     on_failure: Callable[[Job], None] | None = None  # also for cancelled
     # Makes the input of "try again": returns the new job. None: cannot be retried.
     retry: Callable[[Job], Job] | None = None
-    max_retries: int = 5
+    max_retries: int = 5  # of one step, after transient errors and lost workers
+
+    def step(self, key: str) -> StepSpec | None:
+        return next((step for step in self.steps if step.key == key), None)
 
 
 _kinds: dict[str, JobKind] = {}
@@ -78,7 +89,12 @@ def register(kind: JobKind) -> JobKind:
 
 
 def get(kind: str) -> JobKind:
+    """KeyError: no app of this version registers it."""
     return _kinds[kind]
+
+
+def find(kind: str) -> JobKind | None:
+    return _kinds.get(kind)
 
 
 def all_kinds() -> dict[str, JobKind]:

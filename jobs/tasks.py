@@ -1,0 +1,25 @@
+"""The messages: ids only. A worker's child ends itself when it loses its lease."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import shared_task
+from celery.signals import worker_process_init
+
+from jobs import engine, reconcile
+
+
+@worker_process_init.connect
+def _child_begins(**_kwargs: Any) -> None:
+    engine.disposable = True
+
+
+@shared_task(name="jobs.run", ignore_result=True)
+def run_job(job_id: str) -> None:
+    engine.run(job_id)
+
+
+@shared_task(name="jobs.reconcile", ignore_result=True)
+def reconcile_all() -> None:
+    reconcile.run()
