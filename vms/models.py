@@ -309,6 +309,7 @@ class ConsoleSession(models.Model):
     carrier = models.CharField(max_length=10)
     address = models.CharField(max_length=45, blank=True)
     started_at = models.DateTimeField(auto_now_add=True)
+    seen_at = models.DateTimeField(auto_now_add=True)  # a session whose carrier died goes stale
     ended_at = models.DateTimeField(null=True)
     bytes_in = models.BigIntegerField(default=0)
     bytes_out = models.BigIntegerField(default=0)

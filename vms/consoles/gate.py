@@ -1,0 +1,164 @@
+"""What both carriers do around the bytes: let in, watch, write down.
+
+The contract of a carrier (the same tests hold for each):
+
+1. the Origin is this site's, or the ticket came from an API token and there is none;
+2. the ticket is redeemed, the target opened, the session noted;
+3. bytes flow, of a viewer only what ``rfb.ClientFilter`` lets pass;
+4. it ends when either side closes, when access is revoked (within a second), when it is idle for
+   too long, or when the absolute limit has passed; the reason is noted and told by the close code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from channels.db import database_sync_to_async
+from channels.layers import get_channel_layer
+from django.conf import settings
+
+from accounts.errors import DomainError, Forbidden
+from vms.consoles import sessions, targets, tickets
+from vms.models import ConsoleSession
+
+ABSOLUTE_LIMIT_S = 12 * 3600
+
+# WebSocket close codes (4000-4999 are for applications, RFC 6455) that console.js knows.
+CLOSE_CODES = {
+    "stopped": 4410,  # the machine closed its display
+    "revoked": 4403,
+    "signed_out": 4401,
+    "deleted": 4404,
+    "idle": 4408,
+    "limit": 4409,
+    "protocol": 4400,
+    "refused": 4403,
+    "unavailable": 4503,
+    "too_many": 4429,
+    "client": 1000,
+}
+
+
+@dataclass(kw_only=True)
+class Console:
+    """An open console: its grant, its target, and what has flowed."""
+
+    grant: tickets.Grant
+    target: targets.Target
+    session: ConsoleSession
+    bytes_in: int = 0  # from the client
+    bytes_out: int = 0  # to the client
+    active_at: float = field(default_factory=time.monotonic)
+    began_at: float = field(default_factory=time.monotonic)
+
+
+def origin_allowed(origin: str, host: str) -> bool:
+    """Whether a browser's Origin header is this site's (scheme aside: a proxy may end TLS)."""
+    if not origin:
+        return False
+    if origin in settings.CSRF_TRUSTED_ORIGINS:
+        return True
+    return urlsplit(origin).netloc.lower() == host.lower() != ""
+
+
+def secret_of(protocols: list[str]) -> str:
+    for protocol in protocols:
+        if protocol.startswith(tickets.PREFIX):
+            return protocol[len(tickets.PREFIX) :]
+    raise Forbidden("console.ticket")
+
+
+def _redeem(secret: str, kind: str, origin: str, host: str) -> tickets.Grant:
+    grant = tickets.redeem(secret, kind=kind)
+    from_browser = bool(grant.session_key) or bool(origin)
+    if from_browser and not origin_allowed(origin, host):
+        raise Forbidden("console.origin")
+    return grant
+
+
+async def open_console(
+    *, secret: str, kind: str, origin: str, host: str, address: str, carrier: str
+) -> Console:
+    """Redeem, open, note. DomainError says why not."""
+    grant = await database_sync_to_async(_redeem)(secret, kind, origin, host)
+    target = await targets.open_vnc(grant.vm)
+    try:
+        session = await database_sync_to_async(sessions.open_session)(
+            grant, carrier=carrier, address=address
+        )
+    except BaseException:
+        target.close()
+        raise
+    return Console(grant=grant, target=target, session=session)
+
+
+async def close_console(console: Console, reason: str) -> None:
+    console.target.close()
+    await database_sync_to_async(sessions.close_session)(
+        console.session,
+        reason=reason,
+        bytes_in=console.bytes_in,
+        bytes_out=console.bytes_out,
+    )
+
+
+def reason_of(error: DomainError) -> str:
+    return {429: "too_many", 503: "unavailable"}.get(error.status, "refused")
+
+
+async def watch(console: Console) -> str:
+    """Returns the reason when this console must end; runs beside the pumps."""
+    told = asyncio.ensure_future(_told_to_end(console))
+    try:
+        while True:
+            done, _ = await asyncio.wait({told}, timeout=sessions.RECHECK_S)
+            if done:
+                return told.result()
+            now = time.monotonic()
+            if now - console.active_at > settings.CONSOLE_IDLE_TIMEOUT_S:
+                return "idle"
+            if now - console.began_at > ABSOLUTE_LIMIT_S:
+                return "limit"
+            if not await database_sync_to_async(tickets.still_allowed)(console.grant):
+                return "revoked"
+            await database_sync_to_async(sessions.touch)(
+                console.session, bytes_in=console.bytes_in, bytes_out=console.bytes_out
+            )
+    finally:
+        told.cancel()
+
+
+async def _told_to_end(console: Console) -> str:
+    """Waits for ``console.end`` in one of this console's groups. Without Redis: for ever."""
+    layer = get_channel_layer()
+    if layer is None:
+        await asyncio.Event().wait()
+    grant = console.grant
+    groups = [sessions.vm_group(grant.vm.uuid), sessions.user_group(grant.user.pk)]
+    if grant.session_key:
+        groups.append(sessions.session_group(grant.session_key))
+    channel = ""
+    joined: list[str] = []
+    try:
+        while True:
+            try:
+                if not channel:
+                    channel = await layer.new_channel()
+                for group in groups[len(joined) :]:
+                    await layer.group_add(group, channel)
+                    joined.append(group)
+                message = await layer.receive(channel)
+            except OSError:  # Redis is away: the re-check stands in until it is back
+                await asyncio.sleep(2)
+                channel, joined = "", []
+                continue
+            if message.get("type") == "console.end":
+                return str(message.get("reason", "revoked"))
+    finally:
+        for group in joined:
+            with contextlib.suppress(OSError):
+                await layer.group_discard(group, channel)

@@ -1,0 +1,34 @@
+"""What the console's error codes say."""
+
+from __future__ import annotations
+
+from django.utils.translation import gettext_lazy as _
+
+from accounts import messages
+
+messages.register(
+    {
+        "console.kind": _("There is no such console here. Choose one of: %(kinds)s."),
+        "console.mode": _("A console is opened as “view” or as “control”."),
+        "console.not_running": _(
+            "%(name)s is not running, so it has no screen. Start it, then open its console."
+        ),
+        "console.ticket": _(
+            "This console ticket was used already, is too old, or was taken back. Ask for a new "
+            "one."
+        ),
+        "console.origin": _("Consoles open from this site's own pages only."),
+        "console.target": _(
+            "The screen of %(name)s cannot be reached on its host. Try again in a moment; if it "
+            "stays so, tell an admin (reference %(ref)s)."
+        ),
+        "console.transport": _("Screens of machines on %(host)s cannot be shown here yet."),
+        "console.too_many": _(
+            "More than %(per_minute)s consoles were asked for within a minute. Wait a little."
+        ),
+        "console.per_user": _(
+            "You have %(most)s consoles open already. Close one, then open this one."
+        ),
+        "console.per_vm": _("%(most)s people look at this machine already. Try again later."),
+    }
+)

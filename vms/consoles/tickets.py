@@ -1,0 +1,182 @@
+"""Console tickets: random, stored hashed, single use, seconds to live, bound to user and machine.
+
+A ticket travels in the WebSocket's subprotocol list (``ticket.<secret>``), never in the URL:
+servers log URLs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.contrib.sessions.models import Session
+from django.core.cache import cache
+from django.urls import reverse
+from django.utils import timezone
+
+from accounts import policy
+from accounts.errors import Conflict, Forbidden, Invalid, TooMany
+from accounts.policy import Action
+from vms.models import VM, ConsoleTicket
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+    from accounts.models import ApiToken, User
+
+SUBPROTOCOL = "binary"
+PREFIX = "ticket."
+KINDS = ("vnc",)
+MODES = {"view": Action.CONSOLE_VIEW, "control": Action.CONSOLE_CONTROL}
+ISSUES_PER_MINUTE = 60
+HAS_A_SCREEN = (VM.Observed.RUNNING, VM.Observed.PAUSED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IssuedTicket:
+    secret: str
+    kind: str
+    mode: str
+    expires_at: datetime
+
+    @property
+    def protocols(self) -> list[str]:
+        return [SUBPROTOCOL, PREFIX + self.secret]
+
+    def answer(self, request: HttpRequest) -> dict[str, Any]:
+        """What the API tells: where to connect, with what, and until when."""
+        scheme = "wss" if request.is_secure() else "ws"
+        return {
+            "url": f"{scheme}://{request.get_host()}{reverse('dashboard')}ws/console/{self.kind}",
+            "protocols": self.protocols,
+            "kind": self.kind,
+            "mode": self.mode,
+            "expires_at": self.expires_at,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grant:
+    """What a redeemed ticket allows, and to whom it is bound."""
+
+    user: User
+    vm: VM
+    kind: str
+    mode: str
+    session_key: str
+    api_token_id: int | None
+
+
+def digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def best_mode(user: User, vm: VM) -> str:
+    """``control`` where the person may, else ``view``. NotFound where they may see nothing."""
+    policy.require(user, Action.CONSOLE_VIEW, vm)
+    return "control" if policy.can(user, Action.CONSOLE_CONTROL, vm) else "view"
+
+
+def issue(
+    *,
+    user: User,
+    vm: VM,
+    kind: str = "vnc",
+    mode: str = "",
+    session_key: str = "",
+    api_token: ApiToken | None = None,
+) -> IssuedTicket:
+    """A ticket after the one door has said yes. Invalid, NotFound, Forbidden, Conflict, TooMany."""
+    if kind not in KINDS:
+        raise Invalid("console.kind", fields={"kind": "console.kind"}, kinds=", ".join(KINDS))
+    mode = mode or best_mode(user, vm)
+    if mode not in MODES:
+        raise Invalid("console.mode", fields={"mode": "console.mode"})
+    policy.require(user, MODES[mode], vm)
+    if vm.observed not in HAS_A_SCREEN:
+        raise Conflict("console.not_running", name=vm.name)
+    _throttle(user)
+    secret = secrets.token_urlsafe(32)
+    expires_at = timezone.now() + timedelta(seconds=settings.CONSOLE_TICKET_TTL_S)
+    ConsoleTicket.objects.create(
+        token_hash=digest(secret),
+        user=user,
+        session_key=session_key,
+        api_token=api_token,
+        vm=vm,
+        kind=kind,
+        mode=mode,
+        expires_at=expires_at,
+    )
+    return IssuedTicket(secret=secret, kind=kind, mode=mode, expires_at=expires_at)
+
+
+def redeem(secret: str, *, kind: str) -> Grant:
+    """Use a ticket up by one conditional UPDATE, and ask every question again.
+
+    Forbidden: unknown, used, late, of another kind, or its session or token has ended.
+    NotFound or Forbidden of the policy when access was taken away since.
+    """
+    now = timezone.now()
+    token_hash = digest(secret)
+    used = ConsoleTicket.objects.filter(
+        token_hash=token_hash, kind=kind, redeemed_at__isnull=True, expires_at__gt=now
+    ).update(redeemed_at=now)
+    if not used:
+        raise Forbidden("console.ticket")
+    ticket = ConsoleTicket.objects.select_related("user", "vm__host", "api_token").get(
+        token_hash=token_hash
+    )
+    grant = Grant(
+        user=ticket.user,
+        vm=ticket.vm,
+        kind=ticket.kind,
+        mode=ticket.mode,
+        session_key=ticket.session_key,
+        api_token_id=ticket.api_token_id,
+    )
+    if not still_allowed(grant):
+        raise Forbidden("console.ticket")
+    return grant
+
+
+def still_allowed(grant: Grant) -> bool:
+    """Whether this person may have this console now; asked at connect and while it is open."""
+    user = type(grant.user).objects.filter(pk=grant.user.pk, is_active=True).first()
+    vm = VM.objects.alive().filter(pk=grant.vm.pk).first()
+    if user is None or vm is None:
+        return False
+    if grant.session_key and not _session_lives(grant.session_key):
+        return False
+    if grant.api_token_id and not _token_lives(grant.api_token_id):
+        return False
+    return policy.can(user, MODES[grant.mode], vm)
+
+
+def _session_lives(session_key: str) -> bool:
+    return Session.objects.filter(session_key=session_key, expire_date__gt=timezone.now()).exists()
+
+
+def _token_lives(token_id: int) -> bool:
+    from accounts.models import ApiToken
+
+    now = timezone.now()
+    token = ApiToken.objects.filter(pk=token_id, revoked_at__isnull=True).first()
+    return token is not None and (token.expires_at is None or token.expires_at > now)
+
+
+def _throttle(user: User) -> None:
+    key = f"console-tickets:{user.pk}:{int(timezone.now().timestamp()) // 60}"
+    cache.add(key, 0, timeout=120)
+    if cache.incr(key) > ISSUES_PER_MINUTE:
+        raise TooMany("console.too_many", per_minute=ISSUES_PER_MINUTE)
+
+
+def delete_old() -> int:
+    """Remove tickets that nobody can use any more; called by the reconciler."""
+    hour_ago = timezone.now() - timedelta(hours=1)
+    return ConsoleTicket.objects.filter(expires_at__lt=hour_ago).delete()[0]
