@@ -137,6 +137,7 @@ async def _told_to_end(console: Console) -> str:
     layer = get_channel_layer()
     if layer is None:
         await asyncio.Event().wait()
+        raise AssertionError("an event that nobody sets")
     grant = console.grant
     groups = [sessions.vm_group(grant.vm.uuid), sessions.user_group(grant.user.pk)]
     if grant.session_key:
