@@ -157,8 +157,9 @@ async def _told_to_end(console: Console) -> str:
                 await asyncio.sleep(2)
                 channel, joined = "", []
                 continue
-            if message.get("type") == "console.end":
-                return str(message.get("reason", "revoked"))
+            if message.get("ask") and await database_sync_to_async(tickets.still_allowed)(grant):
+                continue
+            return str(message.get("reason", "revoked"))
     finally:
         for group in joined:
             with contextlib.suppress(OSError):

@@ -8,12 +8,11 @@ from typing import Any
 
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
-from django.contrib.auth.signals import user_logged_out
-from django.dispatch import receiver
 from django.utils import timezone
 
 from accounts import audit
 from accounts.errors import TooMany
+from accounts.revocations import Revocation, on_access_revoked
 from vms.consoles.tickets import Grant
 from vms.models import ConsoleSession, VMEvent
 
@@ -80,28 +79,28 @@ def close_session(session: ConsoleSession, *, reason: str, bytes_in: int, bytes_
     )
 
 
-def end_consoles(group: str, reason: str) -> None:
-    """Close every console in a group within a second. Never raises: a re-check follows anyway."""
+def end_consoles(group: str, reason: str, *, only_if_refused: bool = False) -> None:
+    """Close the consoles of a group within a second; with ``only_if_refused`` those whose
+    permission, asked again, is gone. Never raises: each console asks again by itself anyway."""
     layer = get_channel_layer()
     if layer is None:
         return
+    message = {"type": "console.end", "reason": reason, "ask": only_if_refused}
     try:
-        async_to_sync(layer.group_send)(group, {"type": "console.end", "reason": reason})
+        async_to_sync(layer.group_send)(group, message)
     except Exception:
         log.warning("cannot tell consoles in %s to end; their re-check will", group, exc_info=True)
-
-
-def end_for_user(user_id: int) -> None:
-    """Access of a person was revoked: deactivated, or left a team."""
-    end_consoles(user_group(user_id), "revoked")
 
 
 def end_for_vm(vm_uuid: Any) -> None:
     end_consoles(vm_group(vm_uuid), "deleted")
 
 
-@receiver(user_logged_out)
-def _signed_out(request: Any = None, **_: Any) -> None:
-    key = getattr(getattr(request, "session", None), "session_key", None)
-    if key:
-        end_consoles(session_group(key), "signed_out")
+@on_access_revoked
+def _access_revoked(revocation: Revocation) -> None:
+    if revocation.session_key:
+        end_consoles(session_group(revocation.session_key), "signed_out")
+    elif revocation.reason == "deactivated":
+        end_consoles(user_group(revocation.user_id), "revoked")
+    else:
+        end_consoles(user_group(revocation.user_id), "revoked", only_if_refused=True)
