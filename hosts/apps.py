@@ -6,4 +6,6 @@ class HostsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from hosts import messages  # noqa: F401 - registers the codes' texts
+        from hosts import check_messages, jobs, messages  # noqa: F401 - codes' texts
+
+        jobs.register()

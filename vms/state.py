@@ -65,11 +65,11 @@ def observe(vm: VM, facts: DomainFacts | None, reason: str = "") -> bool:
     ``reason`` overrides libvirt's word for why. ``vm`` is brought up to date. When it is not news
     nothing is written: callers may call as often as they read.
     """
-    if not _is_news(vm, facts):
+    if not is_news(vm, facts):
         return False
     with transaction.atomic():
         row = VM.objects.select_for_update().get(pk=vm.pk)
-        news = _is_news(row, facts) and _apply(row, facts, reason)
+        news = is_news(row, facts) and _apply(row, facts, reason)
     _copy_back(row, vm)
     return news
 
@@ -94,7 +94,8 @@ def observed_of(facts: DomainFacts, before: str) -> str:
     return VM.Observed(facts.state.value).value
 
 
-def _is_news(vm: VM, facts: DomainFacts | None) -> bool:
+def is_news(vm: VM, facts: DomainFacts | None) -> bool:
+    """Whether ``observe`` would have something to write."""
     if vm.deleted_at is not None:
         return False
     if facts is None:
@@ -176,11 +177,25 @@ def note_reboot(vm: VM) -> None:
     job_services.wake(vm_id=vm.pk)
 
 
+def note_first_boot(vm: VM, *, failed: bool, excerpt: str) -> bool:
+    """The guest says how its first boot went. Only the first word counts. True when it did."""
+    outcome = VM.FirstBoot.FAILED if failed else VM.FirstBoot.DONE
+    with transaction.atomic():
+        pending = VM.objects.filter(pk=vm.pk, first_boot=VM.FirstBoot.PENDING)
+        if not pending.update(first_boot=outcome, first_boot_excerpt=excerpt if failed else ""):
+            return False
+        timeline.record(vm, f"first_boot.{outcome.value}")
+        announce(vm)
+    job_services.wake(vm_id=vm.pk)
+    return True
+
+
 def _cause(vm: VM) -> Job | None:
-    """The job that does it: the active one that is past its first steps, or one just ended."""
+    """The job that does it, or has just done it. One that only watches is no cause, but for a
+    shutdown: all that it does after pressing the button is to wait for the guest."""
     jobs = vm.jobs.select_related("actor").order_by("-created_at")
-    active = jobs.filter(state__in=Job.ACTIVE_STATES, observing=False).first()
-    if active is not None:
+    active = jobs.filter(state__in=Job.ACTIVE_STATES).first()
+    if active is not None and (not active.observing or active.kind == "vm.shutdown"):
         return active
     return jobs.filter(
         state__in=Job.FINAL_STATES, finished_at__gte=timezone.now() - JUST_ENDED
