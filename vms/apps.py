@@ -4,3 +4,14 @@ from django.apps import AppConfig
 class VmsConfig(AppConfig):
     name = "vms"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from jobs import reconcile
+        from vms import jobs, messages  # noqa: F401 - messages registers the codes' texts
+        from vms.consoles import messages as console_messages  # noqa: F401
+        from vms.consoles import sessions, tickets  # noqa: F401 - sessions hears of revocations
+        from vms.provisioning import outcome
+
+        jobs.register()
+        reconcile.register_reconciler(outcome.forget_passwords)
+        reconcile.register_reconciler(tickets.delete_old)

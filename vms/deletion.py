@@ -1,0 +1,108 @@
+"""The steps of ``vm.delete``: off, undefined, disks gone, and only then the quota is given back.
+
+A host that cannot be reached is waited for, however long: the machine's page says so, and what it
+takes still counts, because it is still there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING
+
+from django.utils import timezone
+
+from accounts import quotas
+from accounts.models import Allocation
+from hosts.virt.errors import HostUnreachable
+from jobs.models import Job
+from jobs.registry import Park
+from vms import at_host, power, state, timeline
+from vms.models import VM, Nic
+from vms.provisioning.steps import delete_volume, switch_off
+from vms.state import ON, RUNNING_RESOURCES
+
+if TYPE_CHECKING:
+    from jobs.context import JobContext
+
+HOST_POLL_S = 15.0
+
+StepFunction = Callable[["JobContext"], None]
+
+
+def _patiently(step: StepFunction) -> StepFunction:
+    """A host that is away makes the step wait, not fail."""
+
+    @wraps(step)
+    def waiting(ctx: JobContext) -> None:
+        try:
+            step(ctx)
+        except HostUnreachable as error:
+            raise Park(HOST_POLL_S, waiting_for="host", stops_clock=True) from error
+
+    return waiting
+
+
+@_patiently
+def stop(ctx: JobContext) -> None:
+    vm = at_host.machine(ctx)
+    if vm.host is not None:
+        switch_off(at_host.hypervisor(vm), vm)
+        at_host.look(vm)
+
+
+@_patiently
+def undefine(ctx: JobContext) -> None:
+    vm = at_host.machine(ctx)
+    if vm.host is not None:
+        at_host.hypervisor(vm).undefine(vm.uuid)
+
+
+@_patiently
+def delete_volumes(ctx: JobContext) -> None:
+    """Its disks and its seed. The image's copy, which other machines may stand on, stays."""
+    vm = at_host.machine(ctx)
+    if vm.host is None:
+        return
+    at = at_host.hypervisor(vm)
+    pools = set()
+    for disk in vm.disks.select_related("pool"):
+        if disk.pool is not None:
+            pools.add(disk.pool.name)
+            delete_volume(at, disk.pool.name, disk.volume)
+    if vm.seed_volume:
+        for pool in pools:
+            delete_volume(at, pool, vm.seed_volume)
+        VM.objects.filter(pk=vm.pk).update(seed_volume="")
+
+
+def succeeded(job: Job) -> None:
+    vm = job.vm
+    if vm is None:
+        return
+    quotas.release(vm)
+    Nic.objects.filter(vm=vm).update(addresses=[])
+    VM.objects.filter(pk=vm.pk).update(
+        deleted_at=timezone.now(), password_hash="", seed_volume="", fault_code=""
+    )
+    timeline.record(vm, "job.succeeded", actor=job.actor, job=job, task=job.kind)
+    state.announce(vm)
+
+
+def failed(job: Job) -> None:
+    """Something of it is still there, so it still counts; deleting again goes on where this
+    ended."""
+    vm = job.vm
+    if vm is None:
+        return
+    vm.refresh_from_db()
+    on = vm.observed in ON
+    Allocation.objects.filter(vm=vm, state=Allocation.State.RELEASING).update(
+        state=Allocation.State.ACTIVE
+    )
+    if not on:
+        quotas.release(vm, RUNNING_RESOURCES)
+    power.note_fault(vm, job)
+    VM.objects.filter(pk=vm.pk).update(desired=VM.Desired.RUNNING if on else VM.Desired.STOPPED)
+    timeline.record(vm, f"job.{job.state}", actor=job.actor, job=job, task=job.kind)
+    state.announce(vm)

@@ -1,0 +1,252 @@
+"""The kinds of jobs that work on machines. ``VmsConfig.ready`` calls ``register``."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from django.utils.translation import gettext_lazy as _
+
+from jobs import registry
+from jobs.registry import JobKind, StepSpec
+from vms import at_host, deletion, power
+from vms.models import VM
+from vms.provisioning import observing, outcome, steps
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrPromise
+
+    from jobs.context import JobContext
+
+# A slow link may need long for a large image; a full copy of a large disk as well.
+CREATE_DEADLINE = timedelta(hours=4)
+# Observing ends by its own patience; this is only the last resort.
+POWER_DEADLINE = timedelta(minutes=30)
+# A host may be away for days; its machines are deleted when it is back.
+DELETE_DEADLINE = timedelta(days=14)
+
+
+def _is_linked(ctx: JobContext) -> bool:
+    return bool(ctx.params["copy"] == VM.Copy.LINKED)
+
+
+def _is_full(ctx: JobContext) -> bool:
+    return not _is_linked(ctx)
+
+
+def _has_cloud_init(ctx: JobContext) -> bool:
+    return at_host.machine(ctx).first_boot != VM.FirstBoot.NONE
+
+
+def _starts(ctx: JobContext) -> bool:
+    return bool(ctx.params["start"])
+
+
+def _starts_with_seed(ctx: JobContext) -> bool:
+    return _starts(ctx) and observing.has_seed(ctx)
+
+
+CREATE = JobKind(
+    kind="vm.create",
+    label=_("Create machine"),
+    verb="creating",
+    steps=(
+        StepSpec(key="place", label=_("Choosing a host"), do=steps.place),
+        StepSpec(
+            key="image", label=_("Copying the image to the host"), do=steps.bring_image, weight=8
+        ),
+        StepSpec(
+            key="disk",
+            label=_("Making the disk"),
+            do=steps.make_disk,
+            undo=steps.delete_disk,
+            optional=_is_linked,
+        ),
+        StepSpec(
+            key="copy",
+            label=_("Copying the disk"),
+            do=steps.copy_disk,
+            undo=steps.delete_disk,
+            slot="copy",
+            weight=8,
+            optional=_is_full,
+        ),
+        StepSpec(
+            key="seed",
+            label=_("Writing the seed for the first boot"),
+            do=steps.write_seed,
+            undo=steps.delete_seed,
+            optional=_has_cloud_init,
+        ),
+        StepSpec(
+            key="define",
+            label=_("Defining the machine"),
+            do=steps.define,
+            undo=steps.undefine,
+        ),
+        StepSpec(
+            key="boot",
+            label=_("Starting"),
+            do=steps.boot,
+            undo=steps.stop,
+            weight=2,
+            optional=_starts,
+        ),
+        StepSpec(
+            key="address",
+            label=_("Waiting for an address"),
+            do=observing.wait_for_address,
+            observing=True,
+            weight=6,
+            optional=_starts,
+        ),
+        StepSpec(
+            key="firstboot",
+            label=_("Waiting for cloud-init"),
+            do=observing.wait_for_first_boot,
+            observing=True,
+            weight=8,
+            optional=_starts_with_seed,
+        ),
+        StepSpec(
+            key="finish",
+            label=_("Removing the seed"),
+            do=observing.finish,
+            observing=True,
+            optional=_starts_with_seed,
+        ),
+    ),
+    deadline=CREATE_DEADLINE,
+    on_success=outcome.succeeded,
+    on_failure=outcome.failed,
+    retry=outcome.again,
+)
+
+
+def _watch_first_boot() -> tuple[StepSpec, ...]:
+    """After a verb that makes the guest boot, while a seed is still there."""
+    return (
+        StepSpec(
+            key="address",
+            label=_("Waiting for an address"),
+            do=observing.wait_for_address,
+            observing=True,
+            weight=2,
+            optional=observing.has_seed,
+        ),
+        StepSpec(
+            key="firstboot",
+            label=_("Waiting for cloud-init"),
+            do=observing.wait_for_first_boot,
+            observing=True,
+            weight=2,
+            optional=observing.has_seed,
+        ),
+        StepSpec(
+            key="finish",
+            label=_("Removing the seed"),
+            do=observing.finish,
+            observing=True,
+            optional=observing.has_seed,
+        ),
+    )
+
+
+def _power(kind: str, *, verb: str, label: _StrPromise, steps: tuple[StepSpec, ...]) -> JobKind:
+    return JobKind(
+        kind=kind,
+        label=label,
+        verb=verb,
+        steps=steps,
+        deadline=POWER_DEADLINE,
+        on_success=power.succeeded,
+        on_failure=power.failed,
+    )
+
+
+POWER = (
+    _power(
+        "vm.start",
+        verb="starting",
+        label=_("Start"),
+        steps=(
+            StepSpec(key="start", label=_("Starting"), do=power.start),
+            *_watch_first_boot(),
+        ),
+    ),
+    _power(
+        "vm.shutdown",
+        verb="shutting_down",
+        label=_("Shut down"),
+        steps=(
+            StepSpec(key="ask", label=_("Pressing the power button"), do=power.ask_to_shut_down),
+            StepSpec(
+                key="off",
+                label=_("Waiting for the guest to stop"),
+                do=power.wait_until_off,
+                observing=True,
+                weight=4,
+            ),
+        ),
+    ),
+    _power(
+        "vm.force_off",
+        verb="forcing_off",
+        label=_("Force off"),
+        steps=(StepSpec(key="off", label=_("Switching off"), do=power.force_off),),
+    ),
+    _power(
+        "vm.reboot",
+        verb="rebooting",
+        label=_("Reboot"),
+        steps=(
+            StepSpec(key="ask", label=_("Asking the guest to restart"), do=power.reboot),
+            *_watch_first_boot(),
+        ),
+    ),
+    _power(
+        "vm.reset",
+        verb="resetting",
+        label=_("Reset"),
+        steps=(
+            StepSpec(key="reset", label=_("Pressing the reset button"), do=power.reset),
+            *_watch_first_boot(),
+        ),
+    ),
+    _power(
+        "vm.suspend",
+        verb="suspending",
+        label=_("Suspend"),
+        steps=(StepSpec(key="suspend", label=_("Suspending"), do=power.suspend),),
+    ),
+    _power(
+        "vm.resume",
+        verb="resuming",
+        label=_("Resume"),
+        steps=(
+            StepSpec(key="resume", label=_("Resuming"), do=power.resume),
+            *_watch_first_boot(),
+        ),
+    ),
+)
+
+DELETE = JobKind(
+    kind="vm.delete",
+    label=_("Delete machine"),
+    verb="deleting",
+    steps=(
+        StepSpec(key="stop", label=_("Switching off"), do=deletion.stop),
+        StepSpec(key="undefine", label=_("Removing the definition"), do=deletion.undefine),
+        StepSpec(key="disks", label=_("Deleting the disks"), do=deletion.delete_volumes, weight=2),
+    ),
+    deadline=DELETE_DEADLINE,
+    # Half deleted is worse than either: what has begun goes on until nothing is left.
+    cancellable=False,
+    on_success=deletion.succeeded,
+    on_failure=deletion.failed,
+)
+
+
+def register() -> None:
+    for kind in (CREATE, *POWER, DELETE):
+        registry.register(kind)

@@ -1,0 +1,150 @@
+"""What each code of this app says to a person: what happened, why, what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.utils.translation import gettext as _now
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop as noop
+
+from accounts import messages
+
+
+def _state_line(word: str, outside: str) -> messages.Message:
+    """A timeline line that says when the change did not come from a job of ours."""
+
+    def text(params: Mapping[str, Any]) -> str:
+        return _now(outside) if params.get("outside") else _now(word)
+
+    return text
+
+
+# --- machines ------------------------------------------------------------------------------------
+messages.register(
+    {
+        "vm.not_found": _("There is no such machine, or it is not yours to see."),
+        "vm.invalid": _("Some of the input is not right. Correct the marked fields and try again."),
+        "vm.name_taken": _("The team has a machine of this name already. Choose another name."),
+        "vm.name_race": _("Somebody took the name “%(name)s” in the same moment. Try again."),
+        "vm.mac_race": _("No free network address (MAC) was found. Try again."),
+        "vm.description_long": _("A description has at most %(limit)s characters."),
+        "vm.description_control": _("A description has no control characters. Remove them."),
+        "vm.tags_many": _("A machine has at most %(limit)s tags. Remove some."),
+        "vm.tag_wrong": _(
+            "“%(tag)s” cannot be a tag: it has 1 to 32 letters, digits and . _ @ + - and no spaces."
+        ),
+        "vm.image_not_ready": _(
+            "The image “%(name)s” is not ready for new machines. Choose another one."
+        ),
+        "vm.image_unknown": _("There is no image “%(name)s” for you. Choose one from the list."),
+        "vm.image_copy_failed": _(
+            "The image “%(image)s” could not be copied to host %(host)s. Try again; if it stays, "
+            "tell an admin."
+        ),
+        "vm.flavor_unknown": _("There is no size “%(name)s”. Choose one from the list."),
+        "vm.flavor_or_custom": _(
+            "Give either a size, or the number of vCPUs and the memory, not both."
+        ),
+        "vm.size_missing": _("Choose a size, or give the number of vCPUs and the memory."),
+        "vm.vcpus_range": _("A machine has 1 to %(limit)s vCPUs."),
+        "vm.memory_range": _("A machine has %(minimum)s to %(maximum)s MiB of memory."),
+        "vm.memory_small": _(
+            "The image “%(image)s” needs at least %(minimum)s MiB of memory; this is "
+            "%(given)s MiB. Choose a larger size."
+        ),
+        "vm.disk_range": _("A disk has 1 to %(maximum)s GiB."),
+        "vm.disk_small": _(
+            "The image “%(image)s” needs a disk of at least %(minimum)s GiB; this is %(given)s GiB."
+        ),
+        "vm.network_unknown": _(
+            "No host offers the network “%(name)s” now. Choose one from the list."
+        ),
+        "vm.team_unknown": _("There is no team “%(name)s” for you. Choose one of your teams."),
+        "vm.copy_unknown": _("A disk is made as “linked” or as a “full” copy."),
+        "vm.user_missing": _(
+            "Say for whom the key or the password is: the image names no user of its own."
+        ),
+        "vm.no_cloud_init": _(
+            "The image “%(name)s” does not read a first-boot configuration, so a password or "
+            "cloud-config would have no effect. Leave them empty."
+        ),
+        "vm.keys_many": _("At most %(limit)s SSH keys go into a machine. Choose fewer."),
+        "vm.retry_password_gone": _(
+            "The password that was chosen for “%(name)s” has been forgotten meanwhile. Create the "
+            "machine again with a new one."
+        ),
+        # Why a verb is not possible.
+        "vm.verb_unknown": _("A machine cannot be told to “%(verb)s”."),
+        "vm.why.not_allowed": _(
+            "Your role in the team does not allow this. Ask its owner or a manager of the team."
+        ),
+        "vm.why.busy": _("Something else is being done with this machine. Wait until it is over."),
+        "vm.why.deleting": _("The machine is being deleted."),
+        "vm.why.deleted": _("The machine “%(name)s” has been deleted."),
+        "vm.why.shutting_down": _(
+            "It is shutting down. Wait, or use “Force off” if the guest does not react."
+        ),
+        "vm.why.host_down": _("Its host %(host)s cannot be reached. Wait until it is back."),
+        "vm.why.runs": _("It runs already."),
+        "vm.why.off": _("It is off. Start it first."),
+        "vm.why.paused": _("It is suspended. Resume it first."),
+        "vm.why.not_paused": _("It is not suspended."),
+        "vm.why.crashed": _("It has crashed. Start it again, or force it off."),
+        "vm.why.missing": _(
+            "Its host does not know it any more. It can only be deleted here, or brought back on "
+            "the host."
+        ),
+        "vm.why.unknown": _("Its state is not known yet."),
+        "vm.confirm_name": _(
+            "“%(name)s” is running. Type its name to delete it, or shut it down first."
+        ),
+        "vm.crashed": _("It has crashed: its QEMU ended by itself. Start it again."),
+        "vm.missing": _(
+            "Its host answers, but does not know this machine any more. Ask an admin: it may have "
+            "been removed or moved by hand."
+        ),
+        # How the first boot went.
+        "vm.no_address": _(
+            "The guest has not asked for an address. Look at its console: its network may be set "
+            "up by hand."
+        ),
+        "vm.first_boot_failed": _("cloud-init reported errors: %(excerpt)s"),
+        "vm.first_boot_silent": _(
+            "cloud-init has not reported for %(minutes)s minutes. Look at the console to see how "
+            "far it came."
+        ),
+        "vm.off_in_first_boot": _(
+            "The machine was switched off before its first boot was over. It goes on when it is "
+            "started."
+        ),
+        "vm.shutdown_ignored": _(
+            "The guest has not stopped within %(minutes)s minutes of being asked. Use “Force off” "
+            "if it must stop."
+        ),
+        # The timeline.
+        "timeline.requested": _("Creation was requested"),
+        "timeline.asked": _("Asked: %(task)s"),
+        "timeline.edited": _("Changed: %(what)s"),
+        "timeline.job.succeeded": _("Done: %(task)s"),
+        "timeline.job.failed": _("Failed: %(task)s"),
+        "timeline.job.cancelled": _("Cancelled: %(task)s"),
+        "timeline.first_boot.done": _("The guest has finished its first boot"),
+        "timeline.first_boot.failed": _("The guest's first boot reported errors"),
+        "timeline.first_boot.silent": _("The guest did not report on its first boot"),
+        "timeline.state.running": _state_line(
+            noop("Runs"), noop("Runs: started outside of KVMWeb")
+        ),
+        "timeline.state.paused": _state_line(
+            noop("Suspended"), noop("Suspended outside of KVMWeb")
+        ),
+        "timeline.state.shutoff": _state_line(
+            noop("Stopped"), noop("Stopped by the guest or outside of KVMWeb")
+        ),
+        "timeline.state.crashed": _("Crashed"),
+        "timeline.state.missing": _("Its host does not know it any more"),
+        "timeline.state.unknown": _("Its state is not known"),
+        "timeline.state.rebooted": _("The guest restarted"),
+    }
+)

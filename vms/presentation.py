@@ -1,0 +1,397 @@
+"""What a person reads of a machine: one wording for pages, fragments and the API.
+
+Reads only what ``vms.queries.with_related`` loaded; no SQL for each machine, no hypervisor.
+Texts are made in the active language, so a view is made for one response and never kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from django.utils import timezone
+from django.utils.timesince import timesince
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from accounts import messages, policy
+from accounts.policy import Action
+from jobs import registry
+from jobs.models import Job, Step
+from vms.lifecycle import active_job, allowed_verbs
+from vms.models import VM
+from vms.verbs import Situation, Verb
+
+if TYPE_CHECKING:
+    from accounts.models import User
+    from jobs.registry import JobKind, StepSpec
+
+# After this a guest that was asked to shut down counts as ignoring it.
+GUEST_PATIENCE = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateView:
+    key: str  # the observed state, or "working"
+    word: str
+    icon: str  # lucide
+    css: str  # state-running | working | paused | stopped | failed | unknown
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskView:
+    job_id: UUID
+    kind: str
+    verb: str  # the registry's word: "creating"
+    word: str  # for people: "Creating"
+    step: str
+    step_label: str
+    progress: float | None  # of the whole job, 0 to 1; None: not begun
+    step_progress: float | None
+    waiting: str  # what it waits for, as a sentence
+    observing: bool
+    cancellable: bool
+    started_at: datetime | None
+    guest_ignores: bool  # asked to shut down a minute ago, and still there
+
+    @property
+    def percent(self) -> int | None:
+        return None if self.progress is None else round(self.progress * 100)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepView:
+    key: str
+    label: str
+    state: str  # pending | running | done | failed | undone
+    progress: float | None
+    note: str
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def percent(self) -> int | None:
+        return None if self.progress is None else round(self.progress * 100)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerbView:
+    verb: str
+    label: str
+    icon: str
+    allowed: bool
+    why: str  # when it is not allowed
+    danger: bool
+    confirm: str  # what will happen and what is lost; "" = no dialog
+    needs_name: bool  # the dialog asks for the machine's name
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineView:
+    vm: VM
+    uuid: UUID
+    name: str
+    state: StateView
+    task: TaskView | None
+    addresses: list[str]
+    connect: str  # "ssh debian@192.168.122.14", or ""
+    size: str
+    os: str
+    disk_gib: int
+    verbs: list[VerbView]
+    fault: str
+    host_down: str  # "Host a is unreachable since ...", or ""
+    can_edit: bool
+    can_console: bool
+    can_control: bool
+    why_no_console: str
+
+    def verb(self, name: str) -> VerbView:
+        return next(view for view in self.verbs if view.verb == name)
+
+
+def machine(vm: VM, user: User, *, door: policy.Door | None = None) -> MachineView:
+    """All that a page says of one machine to ``user``."""
+    door = door or policy.door(user)
+    active = active_job(vm)
+    situation = Situation.of(vm, active)
+    addresses = known_addresses(vm)
+    no_console = _why_no_console(vm, situation)
+    sees = door.can(Action.CONSOLE_VIEW, vm)
+    allowed = allowed_verbs(vm, user, door=door)
+    return MachineView(
+        vm=vm,
+        uuid=vm.uuid,
+        name=vm.name,
+        state=state(vm, active),
+        task=task(active) if active else None,
+        addresses=addresses,
+        connect=connect_line(vm, addresses),
+        size=size_text(vm.vcpus, vm.memory_mib),
+        os=vm.image.name if vm.image else "",
+        disk_gib=sum(disk.size_gib for disk in vm.disks.all()),
+        verbs=[_verb(vm, verb, allowed[verb.value]) for verb in Verb],
+        fault=fault_text(vm),
+        host_down=_host_down(vm),
+        can_edit=door.can(Action.EDIT, vm),
+        can_console=sees and not no_console,
+        can_control=door.can(Action.CONSOLE_CONTROL, vm),
+        why_no_console=no_console if sees else _("Your role in the team has no console."),
+    )
+
+
+def machines(vms: Iterable[VM], user: User) -> list[MachineView]:
+    door = policy.door(user)
+    return [machine(vm, user, door=door) for vm in vms]
+
+
+# --- state ---------------------------------------------------------------------------------------
+
+_ICONS = {
+    VM.Observed.RUNNING: ("circle-play", "state-running"),
+    VM.Observed.PAUSED: ("circle-pause", "state-paused"),
+    VM.Observed.SHUTOFF: ("circle-stop", "state-stopped"),
+    VM.Observed.CRASHED: ("circle-alert", "state-failed"),
+    VM.Observed.MISSING: ("circle-help", "state-failed"),
+    VM.Observed.UNKNOWN: ("circle-help", "state-unknown"),
+}
+_WORKING = {
+    "creating": gettext_lazy("Creating"),
+    "starting": gettext_lazy("Starting"),
+    "shutting_down": gettext_lazy("Shutting down"),
+    "forcing_off": gettext_lazy("Switching off"),
+    "rebooting": gettext_lazy("Restarting"),
+    "resetting": gettext_lazy("Resetting"),
+    "suspending": gettext_lazy("Suspending"),
+    "resuming": gettext_lazy("Resuming"),
+    "deleting": gettext_lazy("Deleting"),
+}
+
+
+def state(vm: VM, active: Job | None) -> StateView:
+    """What it does now: a task at work wins over what was last observed."""
+    if active is not None and (not active.observing or active.kind == "vm.shutdown"):
+        return StateView(
+            key="working", word=_word(active), icon="loader-circle", css="state-working"
+        )
+    icon, css = _ICONS[VM.Observed(vm.observed)]
+    if host_down := _host_down(vm):
+        css, icon = "state-unknown", "unplug"
+        return StateView(
+            key=vm.observed,
+            word=str(VM.Observed(vm.observed).label),
+            icon=icon,
+            css=css,
+            detail=host_down,
+        )
+    detail = ""
+    if vm.observed == VM.Observed.MISSING:
+        detail = _("Its host answers, but does not know this machine any more.")
+    return StateView(
+        key=vm.observed, word=str(VM.Observed(vm.observed).label), icon=icon, css=css, detail=detail
+    )
+
+
+def _host_down(vm: VM) -> str:
+    if vm.host is None or vm.host.reach != vm.host.Reach.DOWN:
+        return ""
+    if vm.host.reach_since is None:
+        return _("Host %(host)s is unreachable.") % {"host": vm.host.name}
+    return _("Host %(host)s is unreachable for %(time)s. This is the last state that was seen.") % {
+        "host": vm.host.name,
+        "time": timesince(vm.host.reach_since),
+    }
+
+
+def fault_text(vm: VM) -> str:
+    return messages.text(vm.fault_code, vm.fault_params) if vm.fault_code else ""
+
+
+def known_addresses(vm: VM) -> list[str]:
+    """All addresses, IPv4 first (what a person types), each network card in order."""
+    found = [address for nic in vm.nics.all() for address in nic.addresses]
+    return sorted(found, key=lambda address: ":" in address)
+
+
+def connect_line(vm: VM, addresses: list[str]) -> str:
+    if not addresses or vm.observed != VM.Observed.RUNNING:
+        return ""
+    return f"ssh {vm.first_user}@{addresses[0]}" if vm.first_user else f"ssh {addresses[0]}"
+
+
+def size_text(vcpus: int, memory_mib: int) -> str:
+    memory = f"{memory_mib / 1024:g} GiB" if memory_mib >= 1024 else f"{memory_mib} MiB"
+    return ngettext("%(n)d vCPU", "%(n)d vCPUs", vcpus) % {"n": vcpus} + f" · {memory}"
+
+
+def volumes(vm: VM) -> list[str]:
+    """What a delete removes from the host."""
+    found = [disk.volume for disk in vm.disks.all()]
+    return [*found, vm.seed_volume] if vm.seed_volume else found
+
+
+def _why_no_console(vm: VM, situation: Situation) -> str:
+    if situation.host_down:
+        return _host_down(vm)
+    if situation.active_kind == "vm.create" and not situation.active_observing:
+        return _("The machine is still being made.")
+    if vm.observed not in (VM.Observed.RUNNING, VM.Observed.PAUSED):
+        return _("The machine is off: it has no screen. Start it first.")
+    return ""
+
+
+# --- the task at work --------------------------------------------------------------------------
+
+_WAITING = {
+    "image": gettext_lazy("Waits until the image is on the host."),
+    "guest": gettext_lazy("Waits for the guest to react."),
+    "host": gettext_lazy("Waits until the host can be reached again."),
+    "volume": gettext_lazy("Waits until the host has ended an earlier copy."),
+    "address": gettext_lazy("Waits for the guest to ask for an address."),
+    "firstboot": gettext_lazy("Waits for cloud-init inside the guest."),
+    "slot": gettext_lazy("Waits for its turn: other disk copies run on this host."),
+    "retry": gettext_lazy("Something did not answer: it is tried again shortly."),
+}
+
+
+def task(job: Job) -> TaskView:
+    kind = registry.all_kinds().get(job.kind)
+    spec = next((s for s in kind.steps if s.key == job.step), None) if kind else None
+    asked = job.started_at or job.created_at
+    return TaskView(
+        job_id=job.id,
+        kind=job.kind,
+        verb=kind.verb if kind else "",
+        word=_word(job),
+        step=job.step,
+        step_label=str(spec.label) if spec else "",
+        progress=_overall(job, kind, spec),
+        step_progress=job.progress,
+        waiting=_waiting(job),
+        observing=job.observing,
+        cancellable=bool(kind and kind.cancellable and job.state != Job.State.COMPENSATING),
+        started_at=job.started_at,
+        guest_ignores=job.kind == "vm.shutdown"
+        and job.observing
+        and timezone.now() - asked > GUEST_PATIENCE,
+    )
+
+
+def _word(job: Job) -> str:
+    if job.state == Job.State.COMPENSATING:
+        return _("Cleaning up")
+    kind = registry.all_kinds().get(job.kind)
+    return str(_WORKING.get(kind.verb, kind.label)) if kind else job.kind
+
+
+def _waiting(job: Job) -> str:
+    if job.state == Job.State.QUEUED:
+        return _("Waits for a free worker.")
+    if not job.waiting_for:
+        return ""
+    text = str(_WAITING.get(job.waiting_for.partition(":")[0], ""))
+    return text or _("Waits.")
+
+
+def _overall(job: Job, kind: JobKind | None, spec: StepSpec | None) -> float | None:
+    """The share of the whole: weights of the steps before this one, and of this one so far."""
+    if kind is None or spec is None:
+        return None
+    total = sum(step.weight for step in kind.steps)
+    before = sum(step.weight for step in kind.steps[: kind.steps.index(spec)])
+    return min(1.0, (before + spec.weight * (job.progress or 0.0)) / total)
+
+
+def steps(job: Job) -> list[StepView]:
+    """Each step of a job, as far as it concerns this machine (skipped ones are left out)."""
+    kind = registry.all_kinds().get(job.kind)
+    labels = {step.key: str(step.label) for step in kind.steps} if kind else {}
+    rows = [row for row in job.steps.all() if row.state != Step.State.SKIPPED]
+    return [_step(row, job, labels.get(row.key, row.key)) for row in rows]
+
+
+def _step(row: Step, job: Job, label: str) -> StepView:
+    note = dict(row.note)
+    code = note.pop("code", "")
+    running = row.state == Step.State.RUNNING and row.key == job.step
+    return StepView(
+        key=row.key,
+        label=label,
+        state=row.state,
+        progress=job.progress if running else None,
+        note=messages.text(code, note) if code else "",
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )
+
+
+# --- verbs ---------------------------------------------------------------------------------------
+
+_LABELS = {
+    Verb.START: (gettext_lazy("Start"), "play"),
+    Verb.SHUTDOWN: (gettext_lazy("Shut down"), "power"),
+    Verb.REBOOT: (gettext_lazy("Reboot"), "rotate-cw"),
+    Verb.SUSPEND: (gettext_lazy("Suspend"), "pause"),
+    Verb.RESUME: (gettext_lazy("Resume"), "play"),
+    Verb.RESET: (gettext_lazy("Reset"), "zap"),
+    Verb.FORCE_OFF: (gettext_lazy("Force off"), "power-off"),
+    Verb.DELETE: (gettext_lazy("Delete"), "trash-2"),
+}
+_DANGER = {Verb.RESET, Verb.FORCE_OFF, Verb.DELETE}
+
+
+def verb_label(verb: str) -> str:
+    return str(_LABELS[Verb(verb)][0])
+
+
+def _verb(vm: VM, verb: Verb, code: str | None) -> VerbView:
+    label, icon = _LABELS[verb]
+    runs = vm.observed in (VM.Observed.RUNNING, VM.Observed.PAUSED)
+    host = vm.host.name if vm.host else ""
+    return VerbView(
+        verb=verb.value,
+        label=str(label),
+        icon=icon,
+        allowed=code is None,
+        why=messages.text(code, {"host": host}) if code else "",
+        danger=verb in _DANGER,
+        confirm=_confirm(vm, verb) if code is None else "",
+        needs_name=verb is Verb.DELETE and runs,
+    )
+
+
+def _confirm(vm: VM, verb: Verb) -> str:
+    if verb is Verb.DELETE:
+        return _confirm_delete(vm)
+    if verb not in _DANGER:
+        return ""
+    if verb is Verb.RESET:
+        first = _("%(name)s restarts at once, as if by its reset button.")
+    else:
+        first = _("%(name)s is switched off at once, as if its plug was pulled.")
+    parts = [
+        first % {"name": vm.name},
+        _("What its programs have not yet written to disk is lost."),
+    ]
+    return " ".join([*parts, _uptime(vm)]).strip()
+
+
+def _confirm_delete(vm: VM) -> str:
+    disks = ", ".join(f"{disk.volume} ({disk.size_gib} GiB)" for disk in vm.disks.all())
+    text = _("%(name)s and its disks are deleted for good: %(disks)s.") % {
+        "name": vm.name,
+        "disks": disks,
+    }
+    if vm.observed in (VM.Observed.RUNNING, VM.Observed.PAUSED):
+        text = " ".join([_("It is running and is switched off first."), _uptime(vm), text])
+    return text
+
+
+def _uptime(vm: VM) -> str:
+    if vm.started_at is None or vm.observed not in (VM.Observed.RUNNING, VM.Observed.PAUSED):
+        return ""
+    return _("It has been running for %(time)s.") % {"time": timesince(vm.started_at)}

@@ -1,0 +1,54 @@
+"""A machine's row as libvirt's domain."""
+
+from __future__ import annotations
+
+from django.conf import settings
+
+from hosts.virt.spec import CdromSpec, DiskSpec, DomainMetadata, DomainSpec, NicSpec
+from vms.models import VM
+
+SEED_TARGET = "sda"  # on virtio-scsi: Debian's cloud kernel has no AHCI driver
+
+
+def domain_spec(vm: VM) -> DomainSpec:
+    """All of it from the rows; the seed's CD-ROM only while the seed exists."""
+    disks = list(vm.disks.select_related("pool"))
+    return DomainSpec(
+        uuid=vm.uuid,
+        name=vm.domain_name,
+        vcpus=vm.vcpus,
+        memory_mib=vm.memory_mib,
+        disks=tuple(
+            DiskSpec(
+                pool=disk.pool.name if disk.pool else "",
+                volume=disk.volume,
+                target=disk.target,
+                format=disk.format,
+                boot_order=1 if index == 0 else None,
+            )
+            for index, disk in enumerate(disks)
+        ),
+        nics=tuple(
+            NicSpec(mac=nic.mac, network=nic.network, model=nic.model) for nic in vm.nics.all()
+        ),
+        cdroms=_seed(vm, disks[0].pool.name if disks and disks[0].pool else ""),
+        domain_type=vm.host.domain_type if vm.host else "qemu",
+        arch=vm.image.arch if vm.image else "x86_64",
+        firmware=vm.firmware,
+        os_id=vm.image.os_id if vm.image else "",
+        title=vm.name,
+        metadata=DomainMetadata(
+            vm_uuid=vm.uuid,
+            name=vm.name,
+            owner=vm.owner.username,
+            team=vm.team.name,
+            site=settings.SITE_MARK,
+            image=vm.image.name if vm.image else "",
+        ),
+    )
+
+
+def _seed(vm: VM, pool: str) -> tuple[CdromSpec, ...]:
+    if not vm.seed_volume:
+        return ()
+    return (CdromSpec(target=SEED_TARGET, pool=pool, volume=vm.seed_volume),)

@@ -1,0 +1,275 @@
+"""The request for a machine: one transaction writes all of it, or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from django.db import IntegrityError, transaction
+
+from accounts import audit, quotas
+from accounts.errors import Conflict, Invalid
+from accounts.models import Resource, Team
+from hosts.models import Network
+from jobs import services as job_services
+from jobs.models import Job
+from vms import names, state, timeline
+from vms.models import VM, Disk, Nic, Tag
+from vms.provisioning.validation import Wanted, usable_networks, validate
+
+if TYPE_CHECKING:
+    from accounts.models import User
+    from accounts.quotas import Impact
+    from vms.models import Flavor, Image
+
+KIND = "vm.create"
+# QEMU's own locally administered prefix; the rest is random.
+MAC_PREFIX = "52:54:00"
+TRIES = 5  # at a random MAC or a domain name that somebody took in the same moment
+
+
+def request_vm(
+    *,
+    actor: User,
+    team: Team | None,
+    name: str,
+    image: Image,
+    flavor: Flavor | None = None,
+    vcpus: int | None = None,
+    memory_mib: int | None = None,
+    disk_gib: int | None = None,
+    network: str = "default",
+    copy: str = VM.Copy.LINKED,
+    user: str = "",
+    password: str = "",
+    ssh_keys: list[str] | None = None,
+    user_data: str = "",
+    hostname: str = "",
+    start: bool = True,
+    tags: list[str] | None = None,
+    description: str = "",
+    idempotency_key: str = "",
+) -> tuple[VM, Job]:
+    """Write the machine and the job that makes it; the job is sent on commit.
+
+    ``team`` None is the actor's personal team; ``disk_gib`` None what the flavor or the image
+    says. The same ``idempotency_key`` of the same person gives the same machine again.
+    Raises Invalid with every wrong input, QuotaExceeded, NotFound or Forbidden (the team),
+    Conflict (the key was used for something else).
+    """
+    paying = team or Team.objects.get(personal_of=actor)
+    asked: dict[str, Any] = {
+        "name": name,
+        "image": image.pk,
+        "flavor": flavor.pk if flavor else None,
+        "vcpus": vcpus,
+        "memory_mib": memory_mib,
+        "disk_gib": disk_gib,
+        "network": network,
+        "copy": copy,
+        "user": user,
+        "ssh_keys": ssh_keys or [],
+        "user_data": user_data,
+        "hostname": hostname,
+        "start": start,
+        "tags": tags or [],
+        "description": description,
+        "team": paying.pk,
+    }
+    key = _scoped(actor, idempotency_key)
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    if key and (earlier := _earlier(key, digest)):
+        return earlier
+    wanted = validate(
+        actor=actor,
+        team=paying,
+        name=name,
+        image=image,
+        flavor=flavor,
+        vcpus=vcpus,
+        memory_mib=memory_mib,
+        disk_gib=disk_gib,
+        network=network,
+        copy=copy,
+        user=user,
+        password=password,
+        ssh_keys=ssh_keys or [],
+        user_data=user_data,
+        hostname=hostname,
+        start=start,
+        tags=tags or [],
+        description=description,
+    )
+    return write(wanted, idempotency_key=key, digest=digest)
+
+
+@transaction.atomic
+def write(wanted: Wanted, *, idempotency_key: str | None, digest: str) -> tuple[VM, Job]:
+    """Machine, disk, card, tags, allocation, job, audit and timeline. Raises as ``request_vm``."""
+    quotas.lock_team(wanted.team)
+    if idempotency_key and (earlier := _earlier(idempotency_key, digest)):
+        return earlier  # a twin of this request was quicker
+    if code := name_problem(wanted.team, wanted.name):
+        raise Invalid("vm.invalid", fields={"name": code}, name=wanted.name, team=wanted.team.name)
+    vm = _insert(wanted)
+    disk_format = "qcow2"
+    Disk.objects.create(
+        vm=vm,
+        volume=f"kvmweb-{vm.uuid}-vda.{disk_format}",
+        target="vda",
+        size_gib=wanted.disk_gib,
+        format=disk_format,
+        backing_image=wanted.image if wanted.copy == VM.Copy.LINKED else None,
+    )
+    Nic.objects.create(vm=vm, mac=_free_mac(), network=wanted.network)
+    Tag.objects.bulk_create(Tag(vm=vm, name=tag) for tag in wanted.tags)
+    quotas.allocate(vm, _ask(wanted.vcpus, wanted.memory_mib, wanted.disk_gib, wanted.start))
+    job = job_services.enqueue(
+        KIND,
+        actor=wanted.actor,
+        vm=vm,
+        image=wanted.image,
+        team=wanted.team,
+        target_name=vm.name,
+        params={
+            "start": wanted.start,
+            "copy": wanted.copy,
+            "digest": digest,
+            "password": bool(wanted.password_hash),  # that there was one, for "try again"
+        },
+        idempotency_key=idempotency_key,
+        queue="bulk" if wanted.copy == VM.Copy.FULL else "quick",
+    )
+    audit.record(wanted.actor, KIND, vm, after=_recorded(wanted), job=job, team_id=wanted.team.pk)
+    timeline.record(vm, "requested", actor=wanted.actor, job=job)
+    state.announce(vm)
+    return vm, job
+
+
+def name_problem(team: Team, name: str) -> str:
+    """The code of what is wrong with the name in this team, or "": checked as it is typed."""
+    try:
+        names.validate_name(name)
+    except Invalid as error:
+        return error.code
+    return "vm.name_taken" if VM.objects.alive().filter(team=team, name=name).exists() else ""
+
+
+def quota_impact(
+    user: User, team: Team, *, vcpus: int, memory_mib: int, disk_gib: int, start: bool
+) -> list[Impact]:
+    """What such a machine would take of the quota, without a lock."""
+    return quotas.preview(team, user, _ask(vcpus, memory_mib, disk_gib, start))
+
+
+def network_choices() -> list[tuple[str, str]]:
+    """``(name, label)`` of each network that some host offers, the default one first."""
+    usable = usable_networks()
+    labels: dict[str, str] = {}
+    for row in Network.objects.filter(name__in=usable, active=True, public=True).order_by("pk"):
+        about = ", ".join(part for part in (row.kind, row.cidr) if part)
+        labels.setdefault(row.name, f"{row.name} ({about})" if about else row.name)
+    return sorted(labels.items(), key=lambda item: (item[0] != "default", item[0]))
+
+
+# --- inside the transaction ----------------------------------------------------------------------
+
+
+def _insert(wanted: Wanted) -> VM:
+    """The row. Its domain has the machine's name where no other machine of any team has it."""
+    domain_name = wanted.name
+    for _ in range(TRIES):
+        if VM.objects.alive().filter(domain_name=domain_name).exists():
+            domain_name = distinct_domain_name(wanted.name)
+        try:
+            with transaction.atomic():
+                return _create(wanted, domain_name)
+        except IntegrityError:
+            # Another team's request took the domain name after we had looked.
+            domain_name = distinct_domain_name(wanted.name)
+    raise Conflict("vm.name_race", name=wanted.name)
+
+
+def distinct_domain_name(name: str) -> str:
+    """For a machine whose own name another domain has: "web-1-9f3a01bc"."""
+    return f"{name}-{secrets.token_hex(4)}"
+
+
+def _create(wanted: Wanted, domain_name: str) -> VM:
+    cloud_init = wanted.image.has_cloud_init
+    return VM.objects.create(
+        name=wanted.name,
+        domain_name=domain_name,
+        owner=wanted.actor,
+        team=wanted.team,
+        image=wanted.image,
+        flavor=wanted.flavor,
+        vcpus=wanted.vcpus,
+        memory_mib=wanted.memory_mib,
+        copy=wanted.copy,
+        description=wanted.description,
+        hostname=wanted.hostname,
+        first_user=wanted.user,
+        ssh_keys=list(wanted.ssh_keys),
+        password_hash=wanted.password_hash,
+        user_data=wanted.user_data,
+        desired=VM.Desired.RUNNING if wanted.start else VM.Desired.STOPPED,
+        first_boot=VM.FirstBoot.PENDING if cloud_init else VM.FirstBoot.NONE,
+    )
+
+
+def _free_mac() -> str:
+    for _ in range(TRIES):
+        tail = secrets.token_bytes(3)
+        mac = f"{MAC_PREFIX}:{tail[0]:02x}:{tail[1]:02x}:{tail[2]:02x}"
+        if not Nic.objects.filter(mac=mac).exists():
+            return mac
+    raise Conflict("vm.mac_race")
+
+
+def _ask(vcpus: int, memory_mib: int, disk_gib: int, start: bool) -> quotas.Ask:
+    ask: quotas.Ask = {
+        Resource.MACHINES: 1,
+        Resource.VCPUS: vcpus,
+        Resource.MEMORY_MIB: memory_mib,
+        Resource.DISK_GIB: disk_gib,
+    }
+    return ask | running_ask(vcpus, memory_mib) if start else ask
+
+
+def running_ask(vcpus: int, memory_mib: int) -> quotas.Ask:
+    """What a machine takes only while it runs."""
+    return {
+        Resource.RUNNING_MACHINES: 1,
+        Resource.RUNNING_VCPUS: vcpus,
+        Resource.RUNNING_MEMORY_MIB: memory_mib,
+    }
+
+
+def _recorded(wanted: Wanted) -> dict[str, Any]:
+    return {
+        "name": wanted.name,
+        "image": wanted.image.name,
+        "vcpus": wanted.vcpus,
+        "memory_mib": wanted.memory_mib,
+        "disk_gib": wanted.disk_gib,
+        "network": wanted.network,
+        "copy": wanted.copy,
+        "start": wanted.start,
+    }
+
+
+def _scoped(actor: User, key: str) -> str | None:
+    """The key as it is stored: each person's keys are their own."""
+    return f"{KIND}:{actor.pk}:{hashlib.sha256(key.encode()).hexdigest()}" if key else None
+
+
+def _earlier(key: str, digest: str) -> tuple[VM, Job] | None:
+    job = Job.objects.select_related("vm").filter(idempotency_key=key).first()
+    if job is None or job.vm is None:
+        return None
+    if job.params.get("digest") != digest:
+        raise Conflict("api.idempotency_key_reused")
+    return job.vm, job

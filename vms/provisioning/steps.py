@@ -1,0 +1,252 @@
+"""The steps of ``vm.create``. Each is harmless when repeated; each undoes what it made.
+
+A file proves nothing: a copy that was cut off passes ``qemu-img check``. So a volume that an
+earlier attempt left, and whose step is not recorded as done, is deleted and made again.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from accounts import quotas
+from accounts.errors import DomainError
+from hosts import placement
+from hosts.virt.errors import (
+    AlreadyExists,
+    DomainBusy,
+    NoSuchDomain,
+    WrongState,
+)
+from hosts.virt.spec import VolumeSpec
+from jobs.registry import Park
+from vms import at_host, seeds
+from vms.models import VM, Disk, ImageCopy
+from vms.provisioning.domain import domain_spec
+from vms.provisioning.request import distinct_domain_name
+
+if TYPE_CHECKING:
+    from hosts.virt.protocol import Hypervisor
+    from jobs.context import JobContext
+
+GIB = 1024**3
+IMAGE_POLL_S = 2.0
+BUSY_POLL_S = 3.0
+
+
+def place(ctx: JobContext) -> None:
+    """Choose the host and reserve its room; the choice stays when the step is repeated."""
+    vm = at_host.machine(ctx)
+    if vm.host is None:  # placing sets it
+        disk = _disk(vm)
+        placement.choose(
+            vcpus=vm.vcpus,
+            memory_mib=vm.memory_mib,
+            disk_bytes=disk.size_gib * GIB,
+            network=vm.nics.all()[0].network,
+            image=vm.image,
+            vm=vm,
+        )
+    if vm.host is not None and ctx.job.host_id != vm.host.pk:
+        ctx.set_host(vm.host)
+
+
+def bring_image(ctx: JobContext) -> None:
+    """Wait until the image is in the pool; whoever needs it first has it copied."""
+    from vms.images import services as image_services
+
+    vm = at_host.machine(ctx)
+    pool = _disk(vm).pool
+    if vm.image is None or pool is None:
+        raise RuntimeError("a machine is placed and has an image before its image is brought")
+    copy = image_services.ensure_copy(image=vm.image, pool=pool, actor=ctx.actor)
+    if copy.state == ImageCopy.State.READY:
+        return
+    job = copy.job
+    if copy.state == ImageCopy.State.FAILED:
+        if job is not None and job.error_code:
+            raise DomainError(job.error_code, **job.error_params)
+        raise DomainError("vm.image_copy_failed", image=vm.image.name, host=pool.host.name)
+    ctx.progress(job.progress if job is not None else None)
+    raise Park(IMAGE_POLL_S, waiting_for="image", stops_clock=True)
+
+
+def make_disk(ctx: JobContext) -> None:
+    """An overlay on the image's copy in the same pool: instant."""
+    vm, disk, at = _subject(ctx)
+    _clear_the_way(at, disk.pool_name, disk.spec.name)
+    at.create_volume(
+        VolumeSpec(
+            pool=disk.pool_name,
+            name=disk.spec.name,
+            capacity_bytes=disk.spec.capacity_bytes,
+            format=disk.spec.format,
+            backing_volume=vm.image.volume_name if vm.image else None,
+            backing_format=vm.image.format if vm.image else None,
+        )
+    )
+
+
+def copy_disk(ctx: JobContext) -> None:
+    """A full, independent copy of the image."""
+    vm, disk, at = _subject(ctx)
+    if vm.image is None:
+        raise RuntimeError("a full copy needs an image")
+    _clear_the_way(at, disk.pool_name, disk.spec.name)
+
+    def progress(done: int, total: int) -> None:
+        ctx.progress(done / total if total else None)
+
+    made = at.clone_volume(disk.pool_name, vm.image.volume_name, disk.spec, progress)
+    if made.capacity_bytes < disk.spec.capacity_bytes:
+        at.resize_volume(disk.pool_name, disk.spec.name, disk.spec.capacity_bytes)
+
+
+def delete_disk(ctx: JobContext) -> None:
+    vm = at_host.machine(ctx)
+    for disk in vm.disks.select_related("pool"):
+        if disk.pool is not None and vm.host is not None:
+            at_host.hypervisor(vm).delete_volume(disk.pool.name, disk.volume)
+
+
+def write_seed(ctx: JobContext) -> None:
+    """The NoCloud disc, as a raw volume beside the disk."""
+    vm, disk, at = _subject(ctx)
+    name = f"kvmweb-{vm.uuid}-seed.iso"
+    content = seeds.build(
+        seeds.Seed(
+            instance_id=str(vm.uuid),
+            hostname=vm.hostname,
+            user=vm.first_user,
+            ssh_keys=tuple(vm.ssh_keys),
+            password_hash=vm.password_hash,
+            user_data=vm.user_data,
+            macs=tuple(nic.mac for nic in vm.nics.all()),
+            shell=seeds.shell_for(vm.image.os_id if vm.image else ""),
+        )
+    )
+    # Before the volume is there: whatever happens next, somebody knows its name.
+    VM.objects.filter(pk=vm.pk).update(seed_volume=name)
+    _clear_the_way(at, disk.pool_name, name)
+    at.create_volume(
+        VolumeSpec(pool=disk.pool_name, name=name, capacity_bytes=len(content), format="raw")
+    )
+    at.upload_volume(
+        disk.pool_name,
+        name,
+        io.BytesIO(content),
+        len(content),
+        lambda _done, _all: ctx.checkpoint(),
+    )
+
+
+def delete_seed(ctx: JobContext) -> None:
+    vm = at_host.machine(ctx)
+    remove_seed(vm)
+
+
+def remove_seed(vm: VM) -> None:
+    """Delete the seed's volume. Idempotent."""
+    pool = _disk(vm).pool
+    if vm.seed_volume and pool is not None and vm.host is not None:
+        at_host.hypervisor(vm).delete_volume(pool.name, vm.seed_volume)
+    VM.objects.filter(pk=vm.pk).update(seed_volume="")
+
+
+def define(ctx: JobContext) -> None:
+    """Define the domain. A stranger on the host may have the name: then ours gets a suffix."""
+    vm = at_host.machine(ctx)
+    at = at_host.hypervisor(vm)
+    try:
+        at.define(domain_spec(vm))
+    except AlreadyExists:
+        vm.domain_name = distinct_domain_name(vm.name)
+        vm.save(update_fields=["domain_name"])
+        at.define(domain_spec(vm))
+    at_host.look(vm)
+
+
+def undefine(ctx: JobContext) -> None:
+    vm = at_host.machine(ctx)
+    if vm.host is None:
+        return
+    at = at_host.hypervisor(vm)
+    switch_off(at, vm)
+    at.undefine(vm.uuid)
+
+
+def boot(ctx: JobContext) -> None:
+    vm = at_host.machine(ctx)
+    power_on(at_host.hypervisor(vm), vm)
+    quotas.activate(vm)
+
+
+def stop(ctx: JobContext) -> None:
+    vm = at_host.machine(ctx)
+    if vm.host is not None:
+        switch_off(at_host.hypervisor(vm), vm)
+
+
+# --- shared with the power verbs and with delete -------------------------------------------------
+
+
+def power_on(at: Hypervisor, vm: VM) -> None:
+    """Start it; one that runs already is what was wanted."""
+    try:
+        at.start(vm.uuid)
+    except WrongState:
+        if not at_host.is_on(vm):
+            raise
+        return
+    at_host.look(vm)
+
+
+def switch_off(at: Hypervisor, vm: VM) -> None:
+    """Like pulling the plug. A domain that is not there is off."""
+    try:
+        at.force_off(vm.uuid)
+    except NoSuchDomain:
+        return
+    except WrongState:
+        if at_host.is_on(vm):
+            raise
+
+
+def delete_volume(at: Hypervisor, pool: str, volume: str) -> None:
+    """Parks while the host still writes it for an attempt that died, or cannot be reached."""
+    try:
+        at.delete_volume(pool, volume)
+    except DomainBusy as error:
+        raise Park(BUSY_POLL_S, waiting_for="volume") from error
+
+
+# --- inside --------------------------------------------------------------------------------------
+
+
+class _DiskWork:
+    """A machine's first disk, as the volume to make."""
+
+    def __init__(self, disk: Disk) -> None:
+        if disk.pool is None:
+            raise RuntimeError("a disk has a pool once its machine is placed")
+        self.pool_name = disk.pool.name
+        self.spec = VolumeSpec(
+            pool=disk.pool.name,
+            name=disk.volume,
+            capacity_bytes=disk.size_gib * GIB,
+            format=disk.format,
+        )
+
+
+def _subject(ctx: JobContext) -> tuple[VM, _DiskWork, Hypervisor]:
+    vm = at_host.machine(ctx)
+    return vm, _DiskWork(_disk(vm)), at_host.hypervisor(vm)
+
+
+def _disk(vm: VM) -> Disk:
+    return vm.disks.select_related("pool__host").order_by("target")[0]
+
+
+def _clear_the_way(at: Hypervisor, pool: str, volume: str) -> None:
+    """What an attempt that died has left is not to be trusted."""
+    delete_volume(at, pool, volume)

@@ -1,0 +1,262 @@
+"""What a person asked for, checked whole before any row is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from accounts import policy, sshkeys
+from accounts.errors import Invalid
+from accounts.policy import Action
+from hosts.models import Host, Network
+from vms import cloudconfig, names, passwords
+from vms.models import VM, Image
+
+if TYPE_CHECKING:
+    from accounts.models import Team, User
+    from vms.models import Flavor
+
+GIB = 1024**3
+VCPUS_MAX = 64
+MEMORY_MIB_MIN, MEMORY_MIB_MAX = 64, 1024 * 1024
+DISK_GIB_MAX = 16 * 1024
+KEYS_MAX = 20
+TAGS_MAX = 20
+DESCRIPTION_MAX = 500
+TAG = re.compile(r"[\w.@+-]{1,32}")  # any script's letters; no space, no colon (tag:x searches)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A request that has passed: nothing in it needs a second look but what others may change
+    meanwhile (the name, the quota)."""
+
+    actor: User
+    team: Team
+    name: str
+    hostname: str
+    image: Image
+    flavor: Flavor | None
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+    network: str
+    copy: str
+    user: str
+    password_hash: str
+    ssh_keys: tuple[str, ...]
+    user_data: str
+    start: bool
+    tags: tuple[str, ...]
+    description: str
+
+
+@dataclass
+class Problems:
+    """Gathers what is wrong with each input, to be told all at once."""
+
+    fields: dict[str, str] = dataclass_field(default_factory=dict)
+    params: dict[str, dict[str, Any]] = dataclass_field(default_factory=dict)
+
+    def add(self, field: str, code: str, /, **params: Any) -> None:
+        if field not in self.fields:
+            self.fields[field] = code
+            self.params[field] = params
+
+    def catch(self, name: str, check: Callable[[], Any]) -> Any:
+        """``check()``'s value, or None with its ``Invalid`` noted under ``name``."""
+        try:
+            return check()
+        except Invalid as error:
+            self.add(name, error.fields.get(name, error.code), **error.params)
+            return None
+
+    def raise_if_any(self) -> None:
+        if self.fields:
+            raise Invalid("vm.invalid", fields=self.fields, field_params=self.params)
+
+
+def check_edit(
+    problems: Problems, *, name: str | None, description: str | None, tags: list[str] | None
+) -> tuple[str, ...] | None:
+    """What can be changed later as well. Returns the tags as they are kept."""
+    if name is not None:
+        problems.catch("name", lambda: names.validate_name(name))
+    if description is not None:
+        if len(description) > DESCRIPTION_MAX:
+            problems.add("description", "vm.description_long", limit=DESCRIPTION_MAX)
+        elif any(ord(c) < 32 and c not in "\n\r\t" for c in description):
+            problems.add("description", "vm.description_control")
+    if tags is None:
+        return None
+    kept = tuple(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
+    if len(kept) > TAGS_MAX:
+        problems.add("tags", "vm.tags_many", limit=TAGS_MAX)
+    if wrong := next((tag for tag in kept if not TAG.fullmatch(tag)), None):
+        problems.add("tags", "vm.tag_wrong", tag=wrong[:40])
+    return kept
+
+
+def validate(
+    *,
+    actor: User,
+    team: Team,
+    name: str,
+    image: Image,
+    flavor: Flavor | None,
+    vcpus: int | None,
+    memory_mib: int | None,
+    disk_gib: int | None,
+    network: str,
+    copy: str,
+    user: str,
+    password: str,
+    ssh_keys: list[str],
+    user_data: str,
+    hostname: str,
+    start: bool,
+    tags: list[str],
+    description: str,
+) -> Wanted:
+    """Everything that is wrong, as one ``Invalid`` with a code for each input.
+
+    Raises NotFound or Forbidden where the team is not theirs to use.
+    """
+    policy.require(actor, Action.TEAM_CREATE_VM, team)
+    problems = Problems()
+    kept_tags = check_edit(problems, name=name, description=description, tags=tags)
+    if hostname:
+        problems.catch("hostname", lambda: names.validate_hostname(hostname))
+    _check_image(problems, actor, image)
+    size = _size(
+        problems, image, flavor=flavor, vcpus=vcpus, memory_mib=memory_mib, disk_gib=disk_gib
+    )
+    _check_network(problems, network)
+    if copy not in VM.Copy.values:
+        problems.add("copy", "vm.copy_unknown")
+    user = user or image.default_user
+    _check_access(problems, image, user, password, user_data)
+    keys = _keys(problems, ssh_keys)
+    if (password or keys) and not user and image.has_cloud_init:
+        problems.add("user", "vm.user_missing")
+    problems.raise_if_any()
+    return Wanted(
+        actor=actor,
+        team=team,
+        name=name,
+        hostname=hostname or name,
+        image=image,
+        flavor=flavor,
+        vcpus=size[0],
+        memory_mib=size[1],
+        disk_gib=size[2],
+        network=network,
+        copy=copy,
+        user=user,
+        password_hash=passwords.hash(password) if password else "",
+        ssh_keys=keys,
+        user_data=user_data,
+        start=start,
+        tags=kept_tags or (),
+        description=description.strip(),
+    )
+
+
+def _check_image(problems: Problems, actor: User, image: Image) -> None:
+    if image.state != Image.State.READY:
+        problems.add("image", "vm.image_not_ready", name=image.name)
+    elif not policy.can(actor, Action.IMAGE_USE, image):
+        problems.add("image", "vm.image_unknown", name=image.name)
+
+
+def _size(
+    problems: Problems,
+    image: Image,
+    *,
+    flavor: Flavor | None,
+    vcpus: int | None,
+    memory_mib: int | None,
+    disk_gib: int | None,
+) -> tuple[int, int, int]:
+    """(vCPUs, MiB, GiB), within the site's limits and not below what the image needs."""
+    if flavor is not None:
+        if not flavor.published:
+            problems.add("flavor", "vm.flavor_unknown", name=flavor.name)
+        if vcpus is not None or memory_mib is not None:
+            problems.add("flavor", "vm.flavor_or_custom")
+        vcpus, memory_mib = flavor.vcpus, flavor.memory_mib
+    elif vcpus is None or memory_mib is None:
+        problems.add("flavor", "vm.size_missing")
+        return 0, 0, 0
+    if not 1 <= vcpus <= VCPUS_MAX:
+        problems.add("vcpus", "vm.vcpus_range", limit=VCPUS_MAX)
+    _check_memory(problems, image, memory_mib, field="flavor" if flavor else "memory_mib")
+    if disk_gib is None:
+        wanted = flavor.disk_gib if flavor else image.recommended_disk_gib
+        disk_gib = max(wanted, disk_minimum_gib(image))
+    _check_disk(problems, image, disk_gib)
+    return vcpus, memory_mib, disk_gib
+
+
+def _check_memory(problems: Problems, image: Image, memory_mib: int, *, field: str) -> None:
+    least = image.min_memory_mib
+    if not MEMORY_MIB_MIN <= memory_mib <= MEMORY_MIB_MAX:
+        problems.add(field, "vm.memory_range", minimum=MEMORY_MIB_MIN, maximum=MEMORY_MIB_MAX)
+    elif memory_mib < least:
+        problems.add(field, "vm.memory_small", image=image.name, minimum=least, given=memory_mib)
+
+
+def _check_disk(problems: Problems, image: Image, disk_gib: int) -> None:
+    least = disk_minimum_gib(image)
+    if not 1 <= disk_gib <= DISK_GIB_MAX:
+        problems.add("disk_gib", "vm.disk_range", maximum=DISK_GIB_MAX)
+    elif disk_gib < least:
+        problems.add("disk_gib", "vm.disk_small", image=image.name, minimum=least, given=disk_gib)
+
+
+def disk_minimum_gib(image: Image) -> int:
+    """A disk cannot be smaller than the file system that the image brings."""
+    return max(1, image.min_disk_gib, -(-image.virtual_size_bytes // GIB))
+
+
+def usable_networks() -> set[str]:
+    """Names of the networks that some host offers to people now."""
+    rows = Network.objects.filter(active=True, public=True, host__mode=Host.Mode.ACTIVE)
+    return set(rows.values_list("name", flat=True))
+
+
+def _check_network(problems: Problems, network: str) -> None:
+    if network not in usable_networks():
+        problems.add("network", "vm.network_unknown", name=network[:64])
+
+
+def _check_access(
+    problems: Problems, image: Image, user: str, password: str, user_data: str
+) -> None:
+    if user and user != image.default_user:
+        problems.catch("user", lambda: names.validate_username(user))
+    if password:
+        problems.catch("password", lambda: passwords.validate(password))
+    if user_data.strip():
+        problems.catch("user_data", lambda: cloudconfig.parse(user_data, first_user=user))
+    if not image.has_cloud_init and (user_data.strip() or password):
+        problems.add("password" if password else "user_data", "vm.no_cloud_init", name=image.name)
+
+
+def _keys(problems: Problems, texts: list[str]) -> tuple[str, ...]:
+    """The keys as they go into the guest: parsed, each once, with their comment."""
+    if len(texts) > KEYS_MAX:
+        problems.add("ssh_keys", "vm.keys_many", limit=KEYS_MAX)
+        return ()
+    kept: dict[str, str] = {}
+    for text in texts:
+        if not text.strip():
+            continue
+        key = problems.catch("ssh_keys", partial(sshkeys.parse, text))
+        if key is not None:
+            kept[key.fingerprint] = f"{key.type} {key.blob} {key.comment}".strip()
+    return tuple(kept.values())

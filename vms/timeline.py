@@ -1,0 +1,73 @@
+"""A machine's timeline: what happened to it, when, and by whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from accounts import messages
+from vms.models import VM, VMEvent
+
+if TYPE_CHECKING:
+    from accounts.models import User
+    from jobs.models import Job
+
+_ICONS = {
+    "state.running": "circle-play",
+    "state.paused": "circle-pause",
+    "state.shutoff": "circle-stop",
+    "state.crashed": "circle-alert",
+    "state.missing": "circle-help",
+    "job.failed": "circle-alert",
+    "job.cancelled": "circle-slash",
+    "job.succeeded": "circle-check",
+    "edited": "pencil",
+    "first_boot.done": "circle-check",
+    "first_boot.failed": "circle-alert",
+    "first_boot.silent": "circle-help",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimelineEntry:
+    at: datetime
+    kind: str
+    icon: str
+    text: str
+    actor_name: str  # "" when nobody of ours did it
+    job_id: UUID | None
+
+
+def record(
+    vm: VM, kind: str, *, actor: User | None = None, job: Job | None = None, **params: Any
+) -> VMEvent:
+    """One more line. ``timeline.<kind>`` is the code of its text, ``params`` fill it."""
+    return VMEvent.objects.create(vm=vm, kind=kind, actor=actor, job=job, params=params)
+
+
+def entries(vm: VM, limit: int = 50) -> list[TimelineEntry]:
+    """The newest first, in the reader's language."""
+    rows = vm.events.select_related("actor")[:limit]
+    return [
+        TimelineEntry(
+            at=row.at,
+            kind=row.kind,
+            icon=_ICONS.get(row.kind, "circle-dot"),
+            text=messages.text(f"timeline.{row.kind}", _filled(row.params)),
+            actor_name=row.actor.display_name() if row.actor else "",
+            job_id=row.job_id,
+        )
+        for row in rows
+    ]
+
+
+def _filled(params: dict[str, Any]) -> dict[str, Any]:
+    """``task`` names a kind of job: its label is looked up when read, so it is in the reader's
+    language."""
+    from jobs import registry
+
+    kind = params.get("task")
+    known = registry.all_kinds()
+    return params | {"task": str(known[kind].label)} if kind in known else params

@@ -1,0 +1,87 @@
+"""Which verbs make sense for a machine now, and why the others do not. Pure rules.
+
+One table serves the page, the list's bulk bar, the API and the services: a button that is shown
+as possible is accepted, as far as what was last observed is still true.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from hosts.models import Host
+from vms.models import VM
+
+if TYPE_CHECKING:
+    from jobs.models import Job
+
+
+class Verb(str, Enum):
+    START = "start"
+    SHUTDOWN = "shutdown"
+    REBOOT = "reboot"
+    SUSPEND = "suspend"
+    RESUME = "resume"
+    RESET = "reset"
+    FORCE_OFF = "force_off"
+    DELETE = "delete"
+
+
+VERBS: tuple[str, ...] = tuple(verb.value for verb in Verb)
+
+_RUNS = "vm.why.runs"
+_OFF = "vm.why.off"
+_PAUSED = "vm.why.paused"
+_NOT_PAUSED = "vm.why.not_paused"
+
+# state -> verb -> why not; a verb that is not named is possible.
+_WHY_NOT: dict[str, dict[Verb, str]] = {
+    VM.Observed.RUNNING: {Verb.START: _RUNS, Verb.RESUME: _NOT_PAUSED},
+    VM.Observed.PAUSED: {
+        Verb.START: _PAUSED,
+        Verb.SHUTDOWN: _PAUSED,
+        Verb.REBOOT: _PAUSED,
+        Verb.SUSPEND: _PAUSED,
+    },
+    VM.Observed.SHUTOFF: dict.fromkeys(
+        (Verb.SHUTDOWN, Verb.REBOOT, Verb.SUSPEND, Verb.RESUME, Verb.RESET, Verb.FORCE_OFF), _OFF
+    ),
+    VM.Observed.CRASHED: dict.fromkeys(
+        (Verb.SHUTDOWN, Verb.REBOOT, Verb.SUSPEND, Verb.RESUME, Verb.RESET), "vm.why.crashed"
+    ),
+    VM.Observed.MISSING: dict.fromkeys(set(Verb) - {Verb.DELETE}, "vm.why.missing"),
+    VM.Observed.UNKNOWN: dict.fromkeys(set(Verb) - {Verb.DELETE}, "vm.why.unknown"),
+}
+# While the guest has been asked to shut down, only what overrules that.
+_WHILE_SHUTTING_DOWN = {Verb.SHUTDOWN, Verb.FORCE_OFF, Verb.DELETE}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """All that the rules look at."""
+
+    observed: str
+    host_down: bool
+    active_kind: str  # kind of the active job, "" without one
+    active_observing: bool
+
+    @classmethod
+    def of(cls, vm: VM, active: Job | None) -> Situation:
+        return cls(
+            observed=vm.observed,
+            host_down=vm.host is not None and vm.host.reach == Host.Reach.DOWN,
+            active_kind=active.kind if active else "",
+            active_observing=active.observing if active else False,
+        )
+
+
+def why_not(situation: Situation, verb: Verb) -> str | None:
+    """The code of the reason why ``verb`` makes no sense now, or None when it does."""
+    if situation.active_kind and not situation.active_observing:
+        return "vm.why.deleting" if situation.active_kind == "vm.delete" else "vm.why.busy"
+    if situation.active_kind == "vm.shutdown" and verb not in _WHILE_SHUTTING_DOWN:
+        return "vm.why.shutting_down"
+    if situation.host_down and verb is not Verb.DELETE:  # a delete waits for the host
+        return "vm.why.host_down"
+    return _WHY_NOT[situation.observed].get(verb)
