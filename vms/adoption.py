@@ -70,10 +70,10 @@ def _read_stranger(host: Host, listed: DomainFacts, hypervisor: Hypervisor) -> N
         facts = hypervisor.domain(listed.uuid)
     except NoSuchDomain:
         return
-    note_stranger(host, facts, _sizes(facts, hypervisor) if is_ours(facts) else {})
+    note_stranger(host, facts, disk_sizes(facts, hypervisor) if is_ours(facts) else {})
 
 
-def _sizes(facts: DomainFacts, hypervisor: Hypervisor) -> dict[str, int]:
+def disk_sizes(facts: DomainFacts, hypervisor: Hypervisor) -> dict[str, int]:
     """GiB by disk target, for taking the machine in again."""
     sizes: dict[str, int] = {}
     for disk in facts.disks:

@@ -15,3 +15,9 @@ class VmsConfig(AppConfig):
         jobs.register()
         reconcile.register_reconciler(outcome.forget_passwords)
         reconcile.register_reconciler(tickets.delete_old)
+
+        from vms import reconcile as machine_reconcile
+        from vms import watching
+
+        watching.register()
+        machine_reconcile.register()

@@ -112,7 +112,7 @@ def _apply(row: VM, facts: DomainFacts | None, reason: str) -> bool:
     cause = _cause(row)
     before = row.observed
     if facts is None:
-        if cause is not None:
+        if Job.objects.active().filter(vm=row, observing=False).exists():
             return False  # a job that removes or remakes it knows better
         row.missing_count += 1
         if row.missing_count < TIMES_ABSENT:
@@ -140,7 +140,7 @@ def _enter(row: VM, before: str, cause: Job | None) -> None:
     if row.observed in ON:
         if before not in ON:
             row.started_at = now
-        _count_running(row)
+        count_running(row)
     else:
         row.started_at = row.cpu_percent = row.memory_used_mib = None
         # Its address may be another machine's tomorrow.
@@ -202,7 +202,7 @@ def _cause(vm: VM) -> Job | None:
     ).first()
 
 
-def _count_running(vm: VM) -> None:
+def count_running(vm: VM) -> None:
     """Confirms what the start has held. A machine that was started outside takes what it takes,
     over the limit or not: usage says what is true, and blocks the next start."""
     quotas.activate(vm, RUNNING_RESOURCES)

@@ -1,0 +1,12 @@
+"""Celery tasks of the machines' app. Jobs have theirs in ``jobs.tasks``."""
+
+from uuid import UUID
+
+from celery import shared_task
+
+from vms import screenshots
+
+
+@shared_task(name=screenshots.TASK, ignore_result=True)
+def take_screenshot(uuid: str) -> None:
+    screenshots.take(UUID(uuid))
