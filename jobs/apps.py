@@ -4,3 +4,9 @@ from django.apps import AppConfig
 class JobsConfig(AppConfig):
     name = "jobs"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from accounts.revocations import on_access_revoked
+        from jobs import live, messages  # noqa: F401 - importing registers the texts
+
+        on_access_revoked(live.end_revoked)

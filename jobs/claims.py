@@ -102,7 +102,7 @@ def claim(job_id: UUID | str) -> Claim | None:
         job=job,
         attempt=job.attempt,
         steps=steps,
-        read_at=job.read_at,
+        read_at=vars(job)["read_at"],
         lease_ends=started + settings.JOB_LEASE_S,
     )
 
@@ -124,9 +124,7 @@ class Heartbeat:
     not answer, and the lease must not end with our programs still writing.
     """
 
-    def __init__(
-        self, held: Claim, *, let_go: Callable[[], None], disposable: bool
-    ) -> None:
+    def __init__(self, held: Claim, *, let_go: Callable[[], None], disposable: bool) -> None:
         self._held = held
         self._let_go = let_go
         self._disposable = disposable

@@ -44,6 +44,8 @@ RETRY_WRITE_S = 0.5
 BETWEEN_STEPS_S = 0.1  # the oldest knowledge of a cancel with which a step may begin
 RETRYING = "retry"
 
+NOTHING_TO_UNDO = (Step.State.PENDING, Step.State.SKIPPED, Step.State.UNDONE)
+
 # A worker's child may be killed when it lost its lease; a test's or a shell's process may not.
 disposable = False
 
@@ -57,8 +59,10 @@ def run(job_id: UUID | str) -> bool:
         return False
     kind = registry.find(held.job.kind)
     if kind is None:
-        failure = Failure(code=errors.UNKNOWN_KIND, params={"kind": held.job.kind})
-        endings.finish(held.job, Job.State.FAILED, error_code=failure.code, error_params=failure.params)
+        params = {"kind": held.job.kind}
+        endings.finish(
+            held.job, Job.State.FAILED, error_code=errors.UNKNOWN_KIND, error_params=params
+        )
         return True
     failpoints.hit(f"{kind.kind}/claim:after")
     group = subprocesses.Group()
@@ -118,11 +122,11 @@ class _Run:
         if row is not None and row.state in (Step.State.DONE, Step.State.SKIPPED):
             return
         self.ctx.checkpoint(max_age_s=BETWEEN_STEPS_S)
-        if row is None and spec.optional is not None and not spec.optional(self.ctx):
+        new = row is None or row.state == Step.State.PENDING
+        if new and spec.optional is not None and not spec.optional(self.ctx):
             self._lasting(partial(self._record, index, spec, Step.State.SKIPPED))
             return
-        again = row is not None and self.job.step == spec.key
-        if not again or self.held.unsaved:
+        if new or self.job.step != spec.key or self.held.unsaved:
             self._lasting(partial(self._begin, index, spec))
         self.ctx.step_begins()
         if spec.slot:
@@ -183,16 +187,15 @@ class _Run:
         self.ctx.compensating = True
         for spec in reversed(self.kind.steps):
             row = self.held.steps.get(spec.key)
-            untouched = row is None or row.state in (Step.State.SKIPPED, Step.State.UNDONE)
-            if row is None or untouched or spec.undo is None or "cleanup" in row.note:
+            if row is None or row.state in NOTHING_TO_UNDO or "cleanup" in row.note:
+                continue
+            if spec.undo is None:
                 continue
             if not self._undo(spec, row, spec.undo):
                 return
         self._finish(Job.State(self.job.outcome_wanted or Job.State.FAILED))
 
-    def _undo(
-        self, spec: StepSpec, row: Step, undo: Callable[[JobContext], None]
-    ) -> bool:
+    def _undo(self, spec: StepSpec, row: Step, undo: Callable[[JobContext], None]) -> bool:
         """True: undone, or given up after many tries. False: parked, to be tried again."""
         worn_out = self.job.retries > UNDO_RETRIES  # its workers keep vanishing in it
         try:
@@ -209,7 +212,7 @@ class _Run:
                 self._try_again(failure)
                 return False
             worn_out = True
-        self._lasting(partial(self._record_undo, spec, row, given_up=worn_out))
+        self._lasting(partial(self._record_undo, row, given_up=worn_out))
         return True
 
     # --- writes ---------------------------------------------------------------------------
@@ -272,7 +275,7 @@ class _Run:
                 row.state = Step.State.FAILED
                 row.note = {**params, "code": code, "failed": True}
 
-    def _record_undo(self, spec: StepSpec, row: Step, *, given_up: bool) -> None:
+    def _record_undo(self, row: Step, *, given_up: bool) -> None:
         if given_up:
             row.note = {**row.note, "cleanup": "given_up"}
             retries = UNDO_RETRIES - UNDO_RETRIES_LEFT
@@ -316,9 +319,7 @@ class _Run:
         with self.held.write(lease_until=until, **changes):
             slots.release(self.job)
             now = Job.objects.claimable().filter(pk=self.job.pk).exists()
-            hints.send_on_commit(
-                self.job.pk, self.job.queue, countdown_s=0 if now else seconds
-            )
+            hints.send_on_commit(self.job.pk, self.job.queue, countdown_s=0 if now else seconds)
             if any(getattr(self.job, key) != changes[key] for key in changes if key != "worker"):
                 live.publish_job(self.job)
 
@@ -362,7 +363,7 @@ class _Run:
         while True:
             try:
                 return write()
-            except (OperationalError, InterfaceError) as error:
+            except (OperationalError, InterfaceError) as error:  # noqa: PERF203 - waiting is the point
                 left = self.held.lease_ends - time.monotonic()
                 if connection.in_atomic_block or left < settings.JOB_LEASE_S * (1 - LET_GO_AT):
                     raise LeaseLost from error

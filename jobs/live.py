@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import logging
 import os
 import queue
@@ -23,6 +24,7 @@ from asgiref.sync import async_to_sync
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.db import transaction
 
+from accounts.revocations import Revocation
 from jobs.models import Job
 
 logger = logging.getLogger(__name__)
@@ -77,10 +79,16 @@ def publish_job(job: Job) -> None:
     publish_on_commit("job", job.pk, groups=groups)
 
 
-def kick(user_id: int) -> None:
-    """End the person's live connections within a second: sign-out, deactivation, lost rights.
-    A browser that is still signed in connects again by itself, with the rights of then."""
-    _send(user_group(user_id), {"type": "kick"})
+def kick(user_id: int, *, session_key: str = "") -> None:
+    """End the person's live connections within a second (or that session's only): sign-out,
+    deactivation, lost rights. A browser that is still signed in connects again by itself, with
+    the rights of then."""
+    _send(user_group(user_id), {"type": "kick", "session": session_key})
+
+
+def end_revoked(revocation: Revocation) -> None:
+    if revocation.token_id is None:  # tokens open no live connection
+        kick(revocation.user_id, session_key=revocation.session_key)
 
 
 def _send(group: str, message: Message) -> None:
@@ -94,13 +102,18 @@ def _send(group: str, message: Message) -> None:
     _sender().put(group, message)
 
 
+_tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
+
+
 def _send_here(layer: InMemoryChannelLayer, group: str, message: Message) -> None:
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         async_to_sync(layer.group_send)(group, message)
     else:
-        loop.create_task(layer.group_send(group, message))
+        task = loop.create_task(layer.group_send(group, message))
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
 
 
 class _Sender:
@@ -135,17 +148,17 @@ class _Sender:
         loop = asyncio.new_event_loop()
         while True:
             taken = [self._waiting.get()]
-            while len(taken) < BATCH:
-                try:
+            with contextlib.suppress(queue.Empty):
+                while len(taken) < BATCH:
                     taken.append(self._waiting.get_nowait())
-                except queue.Empty:
-                    break
             loop.run_until_complete(self._send_batch(taken))
             for _nudge in taken:
                 self._waiting.task_done()
 
     async def _send_batch(self, taken: list[tuple[str, Message]]) -> None:
         layer = get_channel_layer()
+        if layer is None:
+            return
         # The same nudge twice says nothing more.
         for group, message in {(group, str(m)): (group, m) for group, m in taken}.values():
             try:

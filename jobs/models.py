@@ -142,7 +142,6 @@ class Job(models.Model):
             )
         ]
 
-
     def __str__(self) -> str:
         return f"{self.kind} {self.target_name}".strip()
 
@@ -183,9 +182,7 @@ class Slot(models.Model):
     lease_until = models.DateTimeField(null=True)
 
     class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["host", "kind", "number"], name="slot_once")
-        ]
+        constraints = [models.UniqueConstraint(fields=["host", "kind", "number"], name="slot_once")]
 
 
 class Lock(models.Model):

@@ -94,7 +94,7 @@ def _hints_in(queue: str) -> int:
     try:
         with current_app.connection_for_write() as broker:
             declared = current_app.amqp.queues[queue].bind(broker.default_channel).queue_declare()
-            return int(declared.message_count)
+            return int(getattr(declared, "message_count", 0))
     except Exception as error:  # noqa: BLE001 - each broker's client has errors of its own
         logger.info("reconcile: the broker does not say how long %s is: %s", queue, error)
         return 0

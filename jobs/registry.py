@@ -26,16 +26,14 @@ class Park(Exception):  # noqa: N818 - not an error: the way a step says "later"
     ``stops_clock``: the time until then does not count against the deadline (waiting for another
     job, or for a place to work, is nobody's slowness)."""
 
-    def __init__(
-        self, seconds: float, *, waiting_for: str = "", stops_clock: bool = False
-    ) -> None:
+    def __init__(self, seconds: float, *, waiting_for: str = "", stops_clock: bool = False) -> None:
         super().__init__(waiting_for)
         self.seconds = seconds
         self.waiting_for = waiting_for
         self.stops_clock = stops_clock
 
 
-class Transient(Exception):
+class Transient(Exception):  # noqa: N818 - a request to the engine, like Park
     """Raised by ``do`` (or a ``VirtError`` with ``transient``): try again, a bounded number of
     times, with growing pauses; the worker is given back in between."""
 

@@ -13,7 +13,7 @@ from accounts import audit, policy
 from accounts.errors import Busy, Conflict
 from accounts.policy import Action
 from jobs import endings, hints, live, registry
-from jobs.models import Job, db_time
+from jobs.models import Job, Step, db_time
 
 if TYPE_CHECKING:
     from accounts.models import Team, User
@@ -70,6 +70,9 @@ def enqueue(
         except IntegrityError as error:
             # Somebody was quicker since we looked.
             return _after_race(error, kind, actor, vm, idempotency_key)
+        Step.objects.bulk_create(
+            Step(job=job, index=index, key=step.key) for index, step in enumerate(spec.steps)
+        )
         live.publish_job(job)
         hints.send_on_commit(job.pk, job.queue)
     return job

@@ -26,13 +26,14 @@ def acquire(job: Job, kind: str) -> int:
     """0: the job has a place now. Otherwise how many are before it, itself included."""
     if job.host is None:
         return 0
+    host_id = job.host.pk
     limit = max(1, int(getattr(job.host, f"{kind}_slots", 1)))
     until = db_time(settings.JOB_LEASE_S)
     with transaction.atomic():
         if Slot.objects.filter(job=job, kind=kind, host=job.host).update(lease_until=until):
             return 0
-        free = _free(job.host_id, kind, limit)
-        ahead = _ahead(job, kind)
+        free = _free(host_id, kind, limit)
+        ahead = _ahead(job, host_id, kind)
         if ahead < len(free):
             for slot_id in free:
                 if Slot.objects.filter(_is_free(), pk=slot_id).update(job=job, lease_until=until):
@@ -72,7 +73,7 @@ def _is_free() -> Q:
     return Q(job__isnull=True) | Q(lease_until__lte=db_time())
 
 
-def _free(host_id: int | None, kind: str, limit: int) -> list[int]:
+def _free(host_id: int, kind: str, limit: int) -> list[int]:
     rows = Slot.objects.filter(host_id=host_id, kind=kind, number__lt=limit)
     missing = set(range(limit)) - set(rows.values_list("number", flat=True))
     if missing:
@@ -83,7 +84,7 @@ def _free(host_id: int | None, kind: str, limit: int) -> list[int]:
     return list(rows.filter(_is_free()).order_by("number").values_list("pk", flat=True))
 
 
-def _waiters(host_id: int | None, kind: str) -> JobQuerySet:
+def _waiters(host_id: int, kind: str) -> JobQuerySet:
     return Job.objects.filter(
         host_id=host_id,
         state=Job.State.RUNNING,
@@ -92,6 +93,6 @@ def _waiters(host_id: int | None, kind: str) -> JobQuerySet:
     )
 
 
-def _ahead(job: Job, kind: str) -> int:
+def _ahead(job: Job, host_id: int, kind: str) -> int:
     earlier = Q(created_at__lt=job.created_at) | Q(created_at=job.created_at, pk__lt=job.pk)
-    return _waiters(job.host_id, kind).filter(earlier).exclude(pk=job.pk).count()
+    return _waiters(host_id, kind).filter(earlier).exclude(pk=job.pk).count()

@@ -7,6 +7,7 @@ on a time-out; ``setpriv --pdeathsig KILL`` has the kernel kill it when the work
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -18,6 +19,7 @@ from typing import IO, cast
 from jobs.errors import CommandTimeout
 
 OUTPUT_LIMIT_BYTES = 64 * 1024  # of each stream; what came last is kept: errors come last
+READ_BYTES = 64 * 1024
 POLL_S = 0.25
 DRAIN_S = 1.0  # for output that is still in the pipe after the end, or held by a grandchild
 
@@ -77,8 +79,11 @@ def run(
     )
     group.add(process)
     try:
-        output = _attend(process, argv[0], timeout_s, poll, on_output)
-        return subprocess.CompletedProcess(argv, process.wait(), output[0], output[1])
+        attendance = _Attendance(process, argv[0], timeout_s)
+        attendance.read(poll, on_output)
+        return subprocess.CompletedProcess(
+            argv, process.wait(), bytes(attendance.stdout), bytes(attendance.stderr)
+        )
     finally:
         kill(process)
         process.wait()
@@ -87,46 +92,52 @@ def run(
         group.remove(process)
 
 
-def _attend(
-    process: subprocess.Popen[bytes],
-    program: str,
-    timeout_s: float,
-    poll: Callable[[], None],
-    on_output: OnOutput | None,
-) -> tuple[bytes, bytes]:
-    kept = (bytearray(), bytearray())
-    give_up_at = time.monotonic() + timeout_s
-    ended_at: float | None = None
-    with selectors.DefaultSelector() as selector:
-        for stream, buffer in zip((process.stdout, process.stderr), kept):
-            selector.register(cast(IO[bytes], stream), selectors.EVENT_READ, buffer)
-        while selector.get_map():
-            for key, _events in selector.select(POLL_S):
-                chunk = os.read(key.fd, 65536)
-                if not chunk:
-                    selector.unregister(key.fileobj)
-                    continue
-                _keep(key.data, chunk)
-                if on_output is not None:
-                    on_output(chunk)
+class _Attendance:
+    """Reads what a program writes and watches the clock until it has ended."""
+
+    def __init__(self, process: subprocess.Popen[bytes], program: str, timeout_s: float) -> None:
+        self._process = process
+        self._program = program
+        self._timeout_s = timeout_s
+        self._give_up_at = time.monotonic() + timeout_s
+        self._ended_at: float | None = None
+        self.stdout = bytearray()
+        self.stderr = bytearray()
+
+    def read(self, poll: Callable[[], None], on_output: OnOutput | None) -> None:
+        with selectors.DefaultSelector() as selector:
+            for stream, buffer in (
+                (self._process.stdout, self.stdout),
+                (self._process.stderr, self.stderr),
+            ):
+                selector.register(cast(IO[bytes], stream), selectors.EVENT_READ, buffer)
+            while selector.get_map() and not self._ended():
+                for key, _events in selector.select(POLL_S):
+                    chunk = os.read(key.fd, READ_BYTES)
+                    if not chunk:
+                        selector.unregister(key.fileobj)
+                    _keep(key.data, chunk)
+                    if chunk and on_output is not None:
+                        on_output(chunk)
+                poll()
+        # A program may close its output and go on working.
+        while self._process.poll() is None:
+            self._check_time()
             poll()
-            now = time.monotonic()
-            if now > give_up_at:
-                raise CommandTimeout(program, timeout_s)
-            if ended_at is None and process.poll() is not None:
-                ended_at = now
-            if ended_at is not None and now > ended_at + DRAIN_S:
-                break
-    # A program may close its output and go on working.
-    while process.poll() is None:
-        poll()
-        if time.monotonic() > give_up_at:
-            raise CommandTimeout(program, timeout_s)
-        try:
-            process.wait(POLL_S)
-        except subprocess.TimeoutExpired:
-            continue
-    return bytes(kept[0]), bytes(kept[1])
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(POLL_S)
+
+    def _ended(self) -> bool:
+        """Over, and its output had time to arrive (a grandchild may hold the pipe open)."""
+        self._check_time()
+        if self._process.poll() is None:
+            return False
+        self._ended_at = self._ended_at or time.monotonic()
+        return time.monotonic() > self._ended_at + DRAIN_S
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self._give_up_at:
+            raise CommandTimeout(self._program, self._timeout_s)
 
 
 def _keep(buffer: bytearray, chunk: bytes) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from celery import shared_task
 from celery.signals import worker_process_init
+from redis.exceptions import RedisError
 
+from accounts import pulse
 from jobs import engine, reconcile
 
 
@@ -22,4 +25,8 @@ def run_job(job_id: str) -> None:
 
 @shared_task(name="jobs.reconcile", ignore_result=True)
 def reconcile_all() -> None:
+    # Beat sent it and a worker runs it: both live.
+    with contextlib.suppress(RedisError):
+        pulse.beat("worker")
+        pulse.beat("beat")
     reconcile.run()
