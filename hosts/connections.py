@@ -184,11 +184,9 @@ def open_watched(host: Host) -> tuple[Hypervisor, EventSource]:
     """For the watcher: a connection of its own and its event feed. Raises VirtError."""
     if _fakes is not None:
         fake = _fakes[host.name]
-        return fake, cast("EventSource", fake)
-    from hosts.virt.events import LibvirtEventSource
-
+        return fake, fake.events()
     hypervisor = open_new(host)
-    return hypervisor, LibvirtEventSource(hypervisor)
+    return hypervisor, hypervisor.events()
 
 
 def uri_of(host: Host) -> str:

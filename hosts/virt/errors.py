@@ -16,6 +16,8 @@
 the raw text is for admins only.
 """
 
+# ruff: noqa: N818 - the names say what happened, as libvirt's own do
+
 from __future__ import annotations
 
 import secrets

@@ -39,6 +39,10 @@ class Hypervisor(Protocol):
         """Boot a probe guest with KVM and wait for its marker. Result pass: KVM works."""
         ...
 
+    def events(self) -> EventSource:
+        """A new event feed of this host, on a connection of its own. Not connected yet."""
+        ...
+
     def close(self) -> None: ...
 
     # --- domains ----------------------------------------------------------------------------
@@ -112,7 +116,9 @@ class Hypervisor(Protocol):
         """Sparse-aware stream upload into an existing volume."""
         ...
 
-    def download_volume(self, pool: str, name: str, target: BinaryIO, progress: Progress) -> None: ...
+    def download_volume(
+        self, pool: str, name: str, target: BinaryIO, progress: Progress
+    ) -> None: ...
     def clone_volume(
         self, pool: str, name: str, spec: VolumeSpec, progress: Progress
     ) -> VolumeFacts:

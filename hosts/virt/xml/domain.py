@@ -1,0 +1,146 @@
+"""``DomainSpec`` -> domain XML (https://libvirt.org/formatdomain.html). Pure functions.
+
+Disks are named by path, not ``<disk type='volume'>``: AppArmor's virt-aa-helper (Debian, Ubuntu)
+does not resolve volumes, so such a guest is refused its own disk. The caller looks the paths up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lxml import etree
+
+from hosts.virt.spec import DomainSpec
+from hosts.virt.xml import devices
+from hosts.virt.xml.build import add, render
+from hosts.virt.xml.metadata import kvmweb_element, libosinfo_element
+
+Paths = Mapping[tuple[str, str], str]  # (pool, volume) -> path on the host
+
+# q35 hot-plugs into free PCIe root ports only, and a port cannot be added to a running machine.
+SPARE_ROOT_PORTS = 6
+
+
+def domain_xml(spec: DomainSpec, paths: Paths) -> str:
+    """The whole definition. KeyError when a volume of the spec is not in ``paths``."""
+    root = etree.Element("domain", {"type": spec.domain_type})
+    add(root, "name", spec.name)
+    add(root, "uuid", str(spec.uuid))
+    if spec.title:
+        add(root, "title", spec.title)
+    if spec.description:
+        add(root, "description", spec.description)
+    _metadata(root, spec)
+    add(root, "memory", spec.memory_mib, unit="MiB")
+    add(root, "currentMemory", spec.memory_mib, unit="MiB")
+    add(root, "vcpu", spec.vcpus, placement="static")
+    _os(root, spec)
+    _features(root, spec)
+    cpu(root, spec)
+    _clock(root)
+    for event, action in (("poweroff", "destroy"), ("reboot", "restart"), ("crash", "destroy")):
+        add(root, f"on_{event}", action)
+    # A guest that suspends itself to RAM or disk looks hung to its owner: offer neither.
+    pm = add(root, "pm")
+    add(pm, "suspend-to-mem", enabled="no")
+    add(pm, "suspend-to-disk", enabled="no")
+    _devices(root, spec, paths)
+    return render(root)
+
+
+def _metadata(root: etree._Element, spec: DomainSpec) -> None:
+    if not spec.os_id and spec.metadata is None:
+        return
+    element = add(root, "metadata")
+    if spec.os_id:
+        element.append(libosinfo_element(spec.os_id))
+    if spec.metadata is not None:
+        element.append(kvmweb_element(spec.metadata))
+
+
+def _os(root: etree._Element, spec: DomainSpec) -> None:
+    """Firmware by libvirt's autoselection: it knows where the host keeps OVMF."""
+    uefi = spec.firmware in ("uefi", "secureboot")
+    os_element = add(root, "os", firmware="efi" if uefi else None)
+    add(os_element, "type", "hvm", arch=spec.arch, machine=spec.machine)
+    if uefi:
+        secure = "yes" if spec.firmware == "secureboot" else "no"
+        firmware = add(os_element, "firmware")
+        add(firmware, "feature", enabled=secure, name="enrolled-keys")
+        add(firmware, "feature", enabled=secure, name="secure-boot")
+
+
+def _features(root: etree._Element, spec: DomainSpec) -> None:
+    features = add(root, "features")
+    add(features, "acpi")
+    add(features, "apic")
+    if spec.firmware == "secureboot":
+        add(features, "smm", state="on")
+
+
+def cpu(root: etree._Element, spec: DomainSpec) -> None:
+    """Under KVM the host's own CPU. Under emulation all that QEMU can emulate: distributions of
+    today want x86-64-v2 or v3, which the default (qemu64) is not."""
+    mode = spec.cpu_mode or ("host-passthrough" if spec.domain_type == "kvm" else "maximum")
+    element = add(root, "cpu", mode=mode)
+    if mode == "host-passthrough":
+        element.set("check", "none")
+        element.set("migratable", "on")
+    elif mode == "maximum" and spec.arch == "x86_64":
+        # Five-level page tables cost an emulated guest a walk on each TLB miss, for nothing.
+        add(element, "feature", policy="disable", name="la57")
+
+
+def _clock(root: etree._Element) -> None:
+    clock = add(root, "clock", offset="utc")
+    add(clock, "timer", name="rtc", tickpolicy="catchup")
+    add(clock, "timer", name="pit", tickpolicy="delay")
+    add(clock, "timer", name="hpet", present="no")
+
+
+def _devices(root: etree._Element, spec: DomainSpec, paths: Paths) -> None:
+    element = add(root, "devices")
+    for disk in spec.disks:
+        devices.disk(element, disk, paths[disk.pool, disk.volume])
+    for cdrom in spec.cdroms:
+        path = paths[cdrom.pool, cdrom.volume] if cdrom.pool and cdrom.volume else None
+        devices.cdrom(element, cdrom, path)
+    for nic in spec.nics:
+        devices.nic(element, nic)
+    _controllers(element, spec)
+    devices.serial_console(element, spec.name, log=spec.serial_log)
+    if spec.agent_channel:
+        devices.channel(element, devices.AGENT_CHANNEL)
+    if spec.firstboot_channel:
+        devices.channel(element, devices.FIRSTBOOT_CHANNEL)
+    # Absolute pointer: without it the pointer of the page and the guest's drift apart.
+    add(element, "input", type="tablet", bus="usb")
+    if spec.tpm:
+        devices.tpm(element)
+    if spec.vnc:
+        devices.vnc(element)
+    devices.video(element, spec.video)
+    devices.balloon(element, present=spec.balloon)
+    if spec.rng:
+        devices.rng(element)
+    add(element, "panic", model="isa")
+
+
+def _controllers(element: etree._Element, spec: DomainSpec) -> None:
+    add(element, "controller", type="usb", index=0, model="qemu-xhci")
+    scsi = any(disk.bus == "scsi" for disk in spec.disks) or bool(spec.cdroms)
+    serial = spec.agent_channel or spec.firstboot_channel
+    if scsi:
+        add(element, "controller", type="scsi", index=0, model="virtio-scsi")
+    if serial:
+        add(element, "controller", type="virtio-serial", index=0)
+    if spec.machine != "q35" and not spec.machine.startswith("pc-q35"):
+        return
+    add(element, "controller", type="pci", index=0, model="pcie-root")
+    used = (
+        sum(disk.bus == "virtio" for disk in spec.disks)
+        + len(spec.nics)
+        + sum((True, scsi, serial, spec.balloon, spec.rng))  # True: the USB controller
+    )
+    for index in range(1, used + SPARE_ROOT_PORTS + 1):
+        add(element, "controller", type="pci", index=index, model="pcie-root-port")
