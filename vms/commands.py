@@ -1,0 +1,215 @@
+"""“Show command”: the shell lines that an action here equals, ready to be pasted on a host.
+
+The product also teaches KVM. Every line runs as it is in bash on a Debian or Ubuntu host with
+libvirt, ``virtinst`` and ``cloud-image-utils``; all that a person typed is quoted. No secret is
+shown: the password is asked for by ``openssl passwd`` when the lines are run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from accounts.errors import Invalid
+from vms import seeds
+
+if TYPE_CHECKING:
+    from vms.models import VM, Image
+
+POOL_PATH = "/var/lib/libvirt/images"  # libvirt's default pool
+URI = "qemu:///system"
+PASSWORD_PLACE = "@PASSWORD_HASH@"  # noqa: S105 - where the hash goes
+# libosinfo's "any Linux of these years". A name that is newer than the host's osinfo-db (debian12
+# on Debian 12 itself) makes virt-install refuse; what it would choose is given in full below.
+GENERIC_OS = "linux2020"
+
+_VERBS = {
+    "start": "start",
+    "shutdown": "shutdown",
+    "force_off": "destroy",
+    "reboot": "reboot",
+    "reset": "reset",
+    "suspend": "suspend",
+    "resume": "resume",
+}
+
+
+def show_create(
+    *,
+    name: str,
+    image: Image,
+    vcpus: int,
+    memory_mib: int,
+    disk_gib: int,
+    network: str,
+    copy: str = "linked",
+    user: str = "",
+    has_password: bool = False,
+    ssh_keys: Sequence[str] = (),
+    user_data: str = "",
+    hostname: str = "",
+    start: bool = True,
+    domain_type: str = "kvm",
+    pool_path: str = POOL_PATH,
+    mac: str = "",
+) -> list[str]:
+    """One item for each command; a here-document makes an item of several lines. Never raises:
+    appended cloud-config that is wrong is left out."""
+    mac = mac or _mac(name)
+    disk = f"{pool_path}/{name}.qcow2"
+    lines = _disk_lines(image, f"{pool_path}/{image.volume_name}", disk, disk_gib, copy)
+    seed_path = ""
+    if image.has_cloud_init:
+        seed_path = f"{pool_path}/{name}-seed.iso"
+        seed = seeds.Seed(
+            instance_id=name,
+            hostname=hostname or name,
+            user=user or image.default_user,
+            ssh_keys=tuple(ssh_keys),
+            password_hash=PASSWORD_PLACE if has_password else "",
+            user_data=user_data,
+            macs=(mac,),
+            shell=seeds.shell_for(image.os_id),
+        )
+        lines += _seed_lines(seed, seed_path)
+    install = _virt_install(
+        name=name,
+        vcpus=vcpus,
+        memory_mib=memory_mib,
+        network=f"network={_option(network)},model=virtio,mac={mac}",
+        disk=disk,
+        seed=seed_path,
+        domain_type=domain_type,
+    )
+    if start:
+        return [*lines, install]
+    xml = shlex.quote(f"{name}.xml")
+    return [
+        *lines,
+        f"{install} \\\n  --print-xml > {xml}",
+        _join(["virsh", "-c", URI, "define"], xml),
+    ]
+
+
+def show_verb(vm: VM, verb: str) -> list[str]:
+    """``virsh`` lines for a verb of ``vms.lifecycle`` (``force_off``...); empty when unknown."""
+    domain = shlex.quote(vm.domain_name)
+    virsh = ["virsh", "-c", URI]
+    if verb == "delete":
+        undefine = "--managed-save --nvram --snapshots-metadata --remove-all-storage"
+        return [
+            _join([*virsh, "destroy"], domain),
+            _join([*virsh, "undefine"], f"{domain} {undefine}"),
+        ]
+    if verb not in _VERBS:
+        return []
+    return [_join([*virsh, _VERBS[verb]], domain)]
+
+
+def show_console(vm: VM) -> list[str]:
+    """How to reach the screen and the serial line by hand."""
+    domain = shlex.quote(vm.domain_name)
+    return [
+        _join(["virt-viewer", "-c", URI], domain),
+        _join(["virsh", "-c", URI, "console"], domain),
+    ]
+
+
+def _disk_lines(image: Image, source: str, disk: str, disk_gib: int, copy: str) -> list[str]:
+    image_format = image.format or "qcow2"
+    if copy == "full":
+        convert = ["qemu-img", "convert", "-p", "-f", image_format, "-O", "qcow2", source, disk]
+        resize = ["qemu-img", "resize", "-f", "qcow2", disk, f"{disk_gib}G"]
+        return [shlex.join(convert), shlex.join(resize)]
+    create = ["qemu-img", "create", "-f", "qcow2", "-F", image_format, "-b", source, disk]
+    return [shlex.join([*create, f"{disk_gib}G"])]
+
+
+def _seed_lines(seed: seeds.Seed, path: str) -> list[str]:
+    try:
+        user_data = seeds.user_data(seed)
+    except Invalid:
+        user_data = seeds.user_data(_without_user_data(seed))
+    lines = [
+        _here("user-data", user_data),
+        _here("meta-data", seeds.meta_data(seed)),
+        _here("network-config", seeds.network_config(seed)),
+    ]
+    if seed.password_hash:
+        lines.append(f'sed -i "s|{PASSWORD_PLACE}|$(openssl passwd -6)|" user-data')
+    command = ["cloud-localds", "--network-config=network-config", path, "user-data", "meta-data"]
+    return [*lines, shlex.join(command)]
+
+
+def _without_user_data(seed: seeds.Seed) -> seeds.Seed:
+    return seeds.Seed(
+        instance_id=seed.instance_id,
+        hostname=seed.hostname,
+        user=seed.user,
+        ssh_keys=seed.ssh_keys,
+        password_hash=seed.password_hash,
+        macs=seed.macs,
+        shell=seed.shell,
+    )
+
+
+def _here(path: str, text: str) -> str:
+    """A here-document with a delimiter that does not stand in the text; nothing is expanded."""
+    delimiter = "EOF"
+    while delimiter in text.splitlines():
+        delimiter += "_"
+    return f"cat > {shlex.quote(path)} <<'{delimiter}'\n{text.rstrip(chr(10))}\n{delimiter}"
+
+
+def _virt_install(
+    *,
+    name: str,
+    vcpus: int,
+    memory_mib: int,
+    network: str,
+    disk: str,
+    seed: str,
+    domain_type: str,
+) -> str:
+    cpu = "host-passthrough" if domain_type == "kvm" else "maximum"
+    options: list[tuple[str, str]] = [
+        ("--connect", URI),
+        ("--virt-type", domain_type),
+        ("--name", name),
+        ("--vcpus", str(vcpus)),
+        ("--memory", str(memory_mib)),
+        ("--cpu", f"mode={cpu}"),
+        ("--osinfo", GENERIC_OS),
+        ("--import", ""),
+        ("--disk", f"path={_option(disk)},format=qcow2,bus=virtio,discard=unmap"),
+    ]
+    if seed:
+        # Debian's cloud kernel has no AHCI driver: a SATA CD-ROM would never be seen.
+        options.append(("--controller", "type=scsi,model=virtio-scsi"))
+        options.append(("--disk", f"path={_option(seed)},device=cdrom,bus=scsi"))
+    options += [
+        ("--network", network),
+        ("--channel", "unix,target.type=virtio,target.name=org.qemu.guest_agent.0"),
+        ("--graphics", "vnc,listen=socket"),
+        ("--noautoconsole", ""),
+    ]
+    return "virt-install \\\n  " + " \\\n  ".join(
+        f"{flag} {shlex.quote(value)}" if value else flag for flag, value in options
+    )
+
+
+def _option(value: str) -> str:
+    """A value inside one of virt-install's comma-separated options."""
+    return value.replace(",", ",,")
+
+
+def _join(words: Iterable[str], rest: str) -> str:
+    return f"{shlex.join(words)} {rest}"
+
+
+def _mac(name: str) -> str:
+    """A MAC of QEMU's range that stays the same while the person types the rest."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return "52:54:00:" + ":".join(f"{byte:02x}" for byte in digest[:3])
