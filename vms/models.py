@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 if TYPE_CHECKING:
@@ -309,7 +310,7 @@ class ConsoleSession(models.Model):
     carrier = models.CharField(max_length=10)
     address = models.CharField(max_length=45, blank=True)
     started_at = models.DateTimeField(auto_now_add=True)
-    seen_at = models.DateTimeField(auto_now_add=True)  # a session whose carrier died goes stale
+    seen_at = models.DateTimeField(default=timezone.now)  # a session whose carrier died goes stale
     ended_at = models.DateTimeField(null=True)
     bytes_in = models.BigIntegerField(default=0)
     bytes_out = models.BigIntegerField(default=0)

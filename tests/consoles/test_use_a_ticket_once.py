@@ -71,7 +71,7 @@ def test_a_viewer_may_only_view(viewer: User, running_vm: VM) -> None:
 def test_a_stopped_machine_has_no_screen(owner: User, running_vm: VM) -> None:
     VM.objects.update(observed=VM.Observed.SHUTOFF)
     running_vm.refresh_from_db()
-    with pytest.raises(Conflict, match="console.not_running"):
+    with pytest.raises(Conflict, match=r"console\.not_running"):
         tickets.issue(user=owner, vm=running_vm)
 
 
@@ -84,9 +84,7 @@ def test_access_taken_away_between_issue_and_use(
         tickets.redeem(issued.secret, kind="vnc")
 
 
-def test_a_deactivated_person_cannot_use_it(
-    admin: User, teammate: User, running_vm: VM
-) -> None:
+def test_a_deactivated_person_cannot_use_it(admin: User, teammate: User, running_vm: VM) -> None:
     issued = tickets.issue(user=teammate, vm=running_vm)
     services.set_active(actor=admin, user=teammate, active=False)
     with pytest.raises(Forbidden):

@@ -172,6 +172,7 @@ class ConsoleServer(WebSockifyServer):  # type: ignore[misc]
         self._parent = os.getppid()
         super().__init__(ConsoleHandler, listen_host=listen_host, listen_port=listen_port)
         self.only_upgrade = True
+        self.auth_plugin = self.token_plugin = None  # the broker decides
 
     def poll(self) -> None:
         """Called about once a second: end with the broker."""
