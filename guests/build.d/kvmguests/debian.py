@@ -54,6 +54,10 @@ def inputs() -> list[str]:
 
 
 def recipe() -> list[Path]:
+    return [Path(__file__), *files()]
+
+
+def files() -> list[Path]:
     return sorted(path for path in FILES.rglob("*") if path.is_file())
 
 
@@ -62,7 +66,9 @@ def build(out: Path, work: Path) -> None:
     _debootstrap(root)
     _settle(root)
     _make_initramfs(root)
-    disk.make(disk.Disk(folder=root, label="rootfs", file_system="ext4", size_mib=SIZE_MIB), out, work)
+    disk.make(
+        disk.Disk(folder=root, label="rootfs", file_system="ext4", size_mib=SIZE_MIB), out, work
+    )
 
 
 def _debootstrap(root: Path) -> None:
@@ -82,7 +88,7 @@ def _debootstrap(root: Path) -> None:
 def _settle(root: Path) -> None:
     """Our files over the distribution's, units switched on and off, identity taken out."""
     say("Setting it up")
-    for source in recipe():
+    for source in files():
         target = root / source.relative_to(FILES)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)

@@ -76,9 +76,11 @@ def _file_system(disk: Disk, raw: Path, work: Path) -> None:
     size_kib = (disk.size_mib - TAIL_MIB) * 1024 - ROOT_START * SECTOR // 1024
     try:
         run(
-            ["mke2fs", "-q", "-F", "-t", disk.file_system, "-L", disk.label]
-            + ["-d", str(disk.folder), "-E", f"offset={ROOT_START * SECTOR}"]
-            + [str(raw), f"{size_kib}k"],
+            [
+                *("mke2fs", "-q", "-F", "-t", disk.file_system, "-L", disk.label),
+                *("-d", disk.folder, "-E", f"offset={ROOT_START * SECTOR}"),
+                *(raw, f"{size_kib}k"),
+            ],
             env={**os.environ, "MKE2FS_CONFIG": str(conf)},
         )
     except BuildError as error:
@@ -92,8 +94,11 @@ def _install_grub(raw: Path, work: Path) -> None:
     """
     core_file = work / "core.img"
     run(
-        ["grub-mkimage", "-O", "i386-pc", "-o", str(core_file)]
-        + ["-p", "(hd0,gpt2)/boot/grub", *GRUB_MODULES.split()]
+        [
+            *("grub-mkimage", "-O", "i386-pc", "-o", core_file),
+            *("-p", "(hd0,gpt2)/boot/grub"),
+            *GRUB_MODULES.split(),
+        ]
     )
     boot = bytearray((GRUB / "boot.img").read_bytes())
     core = bytearray(core_file.read_bytes())

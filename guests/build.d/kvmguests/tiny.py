@@ -39,6 +39,10 @@ def inputs() -> list[str]:
 
 
 def recipe() -> list[Path]:
+    return [Path(__file__), *files()]
+
+
+def files() -> list[Path]:
     return sorted(path for path in ROOTFS.rglob("*") if path.is_file())
 
 
@@ -81,8 +85,11 @@ def _add_busybox(root: Path) -> None:
     shutil.copy(busybox, root / "bin" / "busybox")
     for applet in set(run([busybox, "--list"]).decode().split()) - NOT_LINKED:
         (root / "bin" / applet).symlink_to("busybox")
-    missing = [name for name in ("udhcpc", "acpid", "getty", "findfs") if not
-               (root / "bin" / name).is_symlink()]
+    missing = [
+        name
+        for name in ("udhcpc", "acpid", "getty", "findfs")
+        if not (root / "bin" / name).is_symlink()
+    ]
     if missing:
         raise BuildError(f"This busybox lacks {', '.join(missing)}; install busybox-static.")
 

@@ -205,7 +205,7 @@ def _become_root() -> None:
     if sudo is None:
         raise LabError("The lab makes namespaces: run it as root, or install sudo.")
     keep = "--preserve-env=KVMWEB_LAB_DIR"
-    os.execv(sudo, [sudo, keep, "--", sys.executable, *sys.argv])  # noqa: S606 - no shell
+    os.execv(sudo, [sudo, keep, "--", sys.executable, *sys.argv])
 
 
 def _say(text: str) -> None:

@@ -38,9 +38,9 @@ def main() -> None:
         _bind(host.folder / source, Path(target))
     _bind(host.run_folder, Path("/run/libvirt"))
     for name_in_etc in ETC_FILES:
-        target = Path("/etc") / name_in_etc
-        if target.exists():
-            run(["mount", "--bind", str(host.folder / "etc-files" / name_in_etc), str(target)])
+        file = Path("/etc") / name_in_etc
+        if file.exists():
+            run(["mount", "--bind", str(host.folder / "etc-files" / name_in_etc), str(file)])
     for wanted in LIB_FOLDERS:
         (Path("/var/lib/libvirt") / wanted).mkdir(exist_ok=True)
     _mount_pool(host)
@@ -86,7 +86,7 @@ def _become_keeper(host: Host, keeper_name: str) -> None:
     link = host.run_folder / keeper_name
     link.unlink(missing_ok=True)
     link.symlink_to(sleep)
-    os.execv(link, ["sleep", "infinity"])  # noqa: S606 - a process must stay; no shell is wanted
+    os.execv(link, ["sleep", "infinity"])
 
 
 if __name__ == "__main__":

@@ -102,8 +102,10 @@ def _join_switch(host: Host) -> None:
         return
     port = f"port-{host.name}"
     run(
-        ["ip", "-n", there, "link", "add", SWITCH_LINK]
-        + ["type", "veth", "peer", "name", port, "netns", switch]
+        [
+            *("ip", "-n", there, "link", "add", SWITCH_LINK),
+            *("type", "veth", "peer", "name", port, "netns", switch),
+        ]
     )
     run(["ip", "-n", switch, "link", "set", port, "master", BRIDGE, "up"])
     run(["ip", "-n", there, "addr", "add", f"{host.switch_address}/24", "dev", SWITCH_LINK])
