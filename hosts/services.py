@@ -9,7 +9,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from accounts import audit
-from accounts.errors import Conflict, Invalid
+from accounts.errors import Conflict, Invalid, NotFound
 from hosts import connections, inventory
 from hosts.models import Host, Pool
 from jobs import live
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 ADMINS = "admins"
 REFRESH = "host.refresh"
 PROBE = "host.probe"
+# Their kinds are registered by ``vms.reconcile``: only there is known what a machine owns.
+SWEEP = "host.sweep"
+ADOPT = "host.adopt"
 FIELDS_OF_TRANSPORT = {
     Host.Transport.LOCAL: frozenset[str](),
     Host.Transport.UNIX: frozenset({"socket_path"}),
@@ -201,9 +204,23 @@ def request_probe(host: Host, *, actor: User | None) -> Job:
     return _request(PROBE, host, actor=actor, params={})
 
 
+@transaction.atomic
+def request_sweep(host: Host, *, actor: User | None) -> Job:
+    """The job that looks for what no row owns (``vms.reconcile``)."""
+    return _request(SWEEP, host, actor=actor, params={})
+
+
+@transaction.atomic
+def request_adoption(host: Host, untracked_id: int, *, actor: User | None) -> Job:
+    """The job that makes rows for a domain of ours that has none. Raises NotFound."""
+    if not host.untracked.filter(pk=untracked_id, tagged=True).exists():
+        raise NotFound
+    return _request(ADOPT, host, actor=actor, params={"untracked": untracked_id})
+
+
 def _request(kind: str, host: Host, *, actor: User | None, params: dict[str, object]) -> Job:
     Host.objects.select_for_update().get(pk=host.pk)  # two clicks make one job
-    active = Job.objects.filter(kind=kind, host=host, state__in=Job.ACTIVE_STATES).first()
+    active = Job.objects.active().filter(kind=kind, host=host, params=params).first()
     if active is not None:
         return active
     job = job_services.enqueue(kind, actor=actor, host=host, target_name=host.name, params=params)

@@ -20,11 +20,11 @@ from django.utils.translation import gettext_lazy as _
 
 from accounts import audit, quotas
 from accounts.models import Allocation
-from hosts import connections
+from hosts import connections, services
 from hosts.models import Host, Untracked
+from hosts.services import ADOPT, SWEEP
 from hosts.virt.errors import NoSuchDomain, NoSuchVolume
 from jobs import live, reconcile, registry
-from jobs import services as job_services
 from jobs.models import Job
 from jobs.registry import JobKind, StepSpec
 from vms import adoption, state
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from hosts.virt.spec import VolumeFacts
     from jobs.context import JobContext
 
-SWEEP = "host.sweep"
-ADOPT = "host.adopt"
 OUR_VOLUMES = "kvmweb-"
 PROBE_VOLUMES = "kvmweb-probe-"  # of hosts.virt.probe, gone within seconds
 # So long after a failed create a lost worker of it cannot be at work any more.
@@ -89,7 +87,7 @@ def request_sweeps() -> None:
     """A sweep of each host where something may be left, or that was not swept for a day."""
     for host in Host.objects.filter(reach=Host.Reach.UP):
         if _needs_sweep(host):
-            job_services.enqueue(SWEEP, actor=None, host=host, target_name=host.name)
+            services.request_sweep(host, actor=None)
 
 
 def _needs_sweep(host: Host) -> bool:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from django.db import close_old_connections, connection
 from django.db.utils import Error as DatabaseTrouble
+from redis.exceptions import RedisError
 
+from accounts import pulse
 from hosts import connections
 from hosts.models import Host
-from hosts.watch import heartbeat
 from hosts.watch.dispatcher import HostWatch, Timing
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Supervisor:
         try:
             while not self._stopping.is_set():
                 self.look_round()
-                heartbeat.beat()
+                _beat()
                 self._stopping.wait(ROUND_S)
         finally:
             self._end_all()
@@ -101,3 +102,11 @@ class Supervisor:
             watch.stop()
         for watch in watches:
             watch.join(GOODBYE_S / len(watches))
+
+
+def _beat() -> None:
+    """For ``/readyz``. Without Redis the watcher goes on."""
+    try:
+        pulse.beat("watch")
+    except (RedisError, OSError) as error:
+        log.debug("no heartbeat, the cache does not answer: %s", error)
