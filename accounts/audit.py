@@ -162,14 +162,14 @@ def resolve_address(peer: str, forwarded_for: str) -> str:
     Each proxy appends the address that it saw, so the first one that is not a proxy of ours is
     the client; everything left of it is the client's own claim.
     """
-    if not _is_trusted(peer):
+    if not is_trusted_proxy(peer):
         return _valid(peer)
     address = peer
     for claim in reversed([part.strip() for part in forwarded_for.split(",") if part.strip()]):
         if not _valid(claim):
             break
         address = claim
-        if not _is_trusted(claim):
+        if not is_trusted_proxy(claim):
             break
     return _valid(address)
 
@@ -181,7 +181,8 @@ def _valid(address: str) -> str:
         return ""
 
 
-def _is_trusted(peer: str) -> bool:
+def is_trusted_proxy(peer: str) -> bool:
+    """Is ``peer`` (an address; anything else is a unix socket) a proxy that we believe?"""
     if not _valid(peer):
         return UNIX_SOCKET in settings.TRUSTED_PROXIES
     address = ipaddress.ip_address(peer)

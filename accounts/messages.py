@@ -189,6 +189,10 @@ register(
         "sshkey.too_many": _("You have %(maximum)s keys, the most that are kept. Remove one."),
         "token.name_invalid": _("A token's name has 1 to 64 characters and no line breaks."),
         "token.scopes_invalid": _("Choose at least one scope among: read, write, admin."),
+        "token.scopes_too_wide": _(
+            "A token can only make tokens with scopes that it has itself. Sign in with the browser "
+            "for more."
+        ),
         "token.admin_scope": _("Only admins can make a token with the scope “admin”."),
         "token.expiry_past": _("A token's end must lie in the future."),
         "token.too_many": _("You have %(maximum)s live tokens, the most at a time. Revoke one."),

@@ -28,6 +28,7 @@ HELD, ACTIVE, RELEASING = (
     Allocation.State.ACTIVE,
     Allocation.State.RELEASING,
 )
+LARGEST = 1 << 50  # a limit beyond this is a typing error
 _MIB_PER_GIB = 1024
 _IN_MIB = frozenset({Resource.MEMORY_MIB, Resource.RUNNING_MEMORY_MIB})
 
@@ -159,7 +160,7 @@ def set_limit(
     Lowering it below what is used destroys nothing: it blocks growth.
     """
     policy.require(actor, policy.Action.SITE_ADMIN)
-    if hard is not None and hard < UNLIMITED:
+    if hard is not None and not UNLIMITED <= hard <= LARGEST:
         raise Invalid("quota.bad_limit", fields={resource.value: "quota.bad_limit"})
     scope = _scope(team, user)
     with transaction.atomic():
@@ -186,6 +187,27 @@ def set_limit(
             after={resource.value: hard, "scope": scope.value},
             team_id=team.pk if team else None,
         )
+
+
+def set_limits(
+    *,
+    actor: User,
+    limits: Mapping[Resource, int | None],
+    team: Team | None = None,
+    user: User | None = None,
+) -> None:
+    """Several limits of one scope at once; see ``set_limit``."""
+    wrong = {
+        resource.value: "quota.bad_limit"
+        for resource, hard in limits.items()
+        if hard is not None and not UNLIMITED <= hard <= LARGEST
+    }
+    policy.require(actor, policy.Action.SITE_ADMIN)
+    if wrong:
+        raise Invalid("quota.bad_limit", fields=wrong)
+    with transaction.atomic():
+        for resource, hard in limits.items():
+            set_limit(actor=actor, resource=resource, hard=hard, team=team, user=user)
 
 
 def own_limits(team: Team | None, user: User | None = None) -> dict[Resource, int]:

@@ -11,6 +11,7 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import IntegrityError, transaction
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from accounts import audit, policy, sshkeys
@@ -20,18 +21,22 @@ from accounts.revocations import Revocation, announce_on_commit, on_access_revok
 
 __all__ = [
     "add_ssh_key",
+    "change_user",
     "complete_new_user",
     "create_user",
     "generate_password",
     "on_access_revoked",
     "remove_ssh_key",
+    "search_users",
     "set_active",
     "set_admin",
+    "set_name",
     "set_password",
     "set_preferences",
 ]
 
 MAX_SSH_KEYS = 50
+MAX_SEARCH_WORDS = 5
 _NAME_MAX = 64
 # Without the letters and digits that people confuse when they read them out.
 _PASSWORD_ALPHABET = "".join(
@@ -124,6 +129,30 @@ def set_admin(*, actor: User, user: User, admin: bool) -> None:
         )
 
 
+def change_user(
+    *, actor: User, user: User, active: bool | None = None, admin: bool | None = None
+) -> None:
+    """Both at once or neither."""
+    with transaction.atomic():
+        if admin is not None:
+            set_admin(actor=actor, user=user, admin=admin)
+        if active is not None:
+            set_active(actor=actor, user=user, active=active)
+
+
+def search_users(words: str) -> QuerySet[User, User]:
+    """Every user, or those whose name or address contains each of the words."""
+    rows = User.objects.order_by("username")
+    for word in words.split()[:MAX_SEARCH_WORDS]:
+        rows = rows.filter(
+            Q(username__icontains=word)
+            | Q(email__icontains=word)
+            | Q(first_name__icontains=word)
+            | Q(last_name__icontains=word)
+        )
+    return rows
+
+
 def set_password(*, actor: User | None, user: User, password: str) -> None:
     """Give somebody a new password; ends their sessions. ``actor`` ``None``: command line."""
     if actor is not None:
@@ -152,6 +181,21 @@ def set_preferences(*, user: User, language: str | None = None, theme: str | Non
         setattr(user, name, value)
     if changed:
         user.save(update_fields=list(changed))
+
+
+def set_name(*, user: User, first_name: str, last_name: str) -> None:
+    """What a person is called, beside their user name."""
+    with transaction.atomic():
+        before = user.get_full_name()
+        user.first_name, user.last_name = first_name.strip(), last_name.strip()
+        user.save(update_fields=["first_name", "last_name"])
+        audit.record(
+            user,
+            "user.set_name",
+            user,
+            before={"name": before},
+            after={"name": user.get_full_name()},
+        )
 
 
 def add_ssh_key(user: User, name: str, public_key: str) -> SSHKey:

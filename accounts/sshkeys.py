@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -169,5 +170,5 @@ def _clean_comment(comment: str) -> str:
     return "".join(char for char in comment if char.isprintable()).strip()[:MAX_COMMENT]
 
 
-def _invalid(code: str, **params: object) -> Invalid:
-    return Invalid(code, fields={"public_key": code}, **params)
+def _invalid(code: str, **params: str | int) -> Invalid:
+    return Invalid(code, fields={"public_key": code}, **dict[str, Any](params))

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from accounts import audit
@@ -68,8 +68,8 @@ def authenticate(secret: str) -> ApiToken | None:
     return token
 
 
-def live_tokens(user: User) -> list[ApiToken]:
-    return list(ApiToken.objects.filter(_live(), user=user))
+def live_tokens(user: User) -> QuerySet[ApiToken, ApiToken]:
+    return ApiToken.objects.filter(_live(), user=user)
 
 
 def revoke(user: User, token_id: int) -> None:

@@ -1,0 +1,249 @@
+"""The API of people: me, my keys and tokens, quota, teams, users."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+from ninja import Query, Router
+
+from accounts import quotas, services, teams, tokens
+from accounts.access import SignedInRequest
+from accounts.apiauth import Identity, Page, Paging, admin_auth, idempotent, paginate
+from accounts.errors import Invalid, NotFound
+from accounts.models import Membership, SSHKey, Team, User
+from accounts.schemas import (
+    Limits,
+    Me,
+    MeChange,
+    Member,
+    MemberIn,
+    Quota,
+    QuotaAsk,
+    QuotaCheck,
+    SSHKeyIn,
+    SSHKeyOut,
+    TeamChange,
+    TeamDetail,
+    TeamIn,
+    TeamOut,
+    TokenIn,
+    TokenIssued,
+    TokenOut,
+    UserChange,
+    UserCreated,
+    UserIn,
+    UserOut,
+)
+
+router = Router()
+
+
+class ApiRequest(SignedInRequest):
+    auth: Identity
+
+
+# --- me -----------------------------------------------------------------------------------------
+@router.get("/me", response=Me, tags=["me"])
+def me(request: ApiRequest) -> dict[str, Any]:
+    user = request.user
+    memberships = Membership.objects.filter(user=user).select_related("team").order_by("team__name")
+    token = request.auth.token
+    return {
+        "id": user.pk,
+        "username": user.username,
+        "email": user.email,
+        "first_name": user.first_name,
+        "last_name": user.last_name,
+        "is_admin": user.is_staff and user.is_active,
+        "language": user.language,
+        "theme": user.theme,
+        "scopes": token.scopes if token else list(tokens.SCOPES[: 3 if user.is_admin else 2]),
+        "teams": [
+            {"id": row.team_id, "name": row.team.name, "kind": row.team.kind, "role": row.role}
+            for row in memberships
+        ],
+    }
+
+
+@router.patch("/me", response=Me, tags=["me"])
+def change_me(request: ApiRequest, payload: MeChange) -> dict[str, Any]:
+    services.set_preferences(user=request.user, language=payload.language, theme=payload.theme)
+    return me(request)
+
+
+@router.get("/me/ssh-keys", response=Page[SSHKeyOut], tags=["me"])
+def list_ssh_keys(request: ApiRequest, paging: Query[Paging]) -> dict[str, Any]:
+    return paginate(SSHKey.objects.filter(user=request.user), paging)
+
+
+@router.post("/me/ssh-keys", response={201: SSHKeyOut}, tags=["me"])
+@idempotent
+def add_ssh_key(request: ApiRequest, payload: SSHKeyIn) -> tuple[int, SSHKey]:
+    return 201, services.add_ssh_key(request.user, payload.name, payload.public_key)
+
+
+@router.delete("/me/ssh-keys/{int:key_id}", response={204: None}, tags=["me"])
+def remove_ssh_key(request: ApiRequest, key_id: int) -> tuple[int, None]:
+    services.remove_ssh_key(request.user, key_id)
+    return 204, None
+
+
+@router.get("/me/tokens", response=Page[TokenOut], tags=["me"])
+def list_tokens(request: ApiRequest, paging: Query[Paging]) -> dict[str, Any]:
+    return paginate(tokens.live_tokens(request.user), paging)
+
+
+@router.post("/me/tokens", response={201: TokenIssued}, tags=["me"])
+def issue_token(request: ApiRequest, payload: TokenIn) -> tuple[int, dict[str, Any]]:
+    """A token hands on no more than the one that asks for it may do. No Idempotency-Key: the
+    secret must not be stored with the answer."""
+    asking = request.auth.token
+    if asking is not None and not set(payload.scopes) <= set(asking.scopes):
+        raise Invalid("token.scopes_too_wide", fields={"scopes": "token.scopes_too_wide"})
+    token, secret = tokens.issue(request.user, payload.name, payload.scopes, payload.expires_at)
+    return 201, TokenOut.from_orm(token).model_dump() | {"token": secret}
+
+
+@router.delete("/me/tokens/{int:token_id}", response={204: None}, tags=["me"])
+def revoke_token(request: ApiRequest, token_id: int) -> tuple[int, None]:
+    tokens.revoke(request.user, token_id)
+    return 204, None
+
+
+# --- quota --------------------------------------------------------------------------------------
+@router.get("/quota", response=Quota, tags=["quota"])
+def quota(request: ApiRequest, team: str | None = None) -> dict[str, Any]:
+    """What a team uses of what it may use; ``?team=`` is its id or name."""
+    row = find_team(request.user, team)
+    return {"team": row.name, "resources": quotas.overview(row, request.user)}
+
+
+@router.post("/quota/check", response=QuotaCheck, tags=["quota"])
+def check_quota(request: ApiRequest, payload: QuotaAsk) -> dict[str, Any]:
+    """A dry run: would this fit? Nothing is held for it."""
+    row = find_team(request.user, payload.team)
+    impacts = quotas.preview(row, request.user, payload.ask())
+    fits = not any(impact.missing for impact in impacts)
+    return {"team": row.name, "fits": fits, "resources": impacts}
+
+
+# --- teams --------------------------------------------------------------------------------------
+def find_team(user: User, wanted: int | str | None) -> Team:
+    """A team that the person may see, by id or name; their own when none is named."""
+    if wanted is None or wanted == "":
+        return services.complete_new_user(user)
+    rows = teams.visible_to(user)
+    found = rows.filter(name=str(wanted)).first()
+    if found is None and str(wanted).isdecimal() and len(str(wanted)) < 19:
+        found = rows.filter(pk=int(wanted)).first()
+    if found is None:
+        raise NotFound
+    return found
+
+
+def _team(user: User, team_id: int) -> Team:
+    return find_team(user, team_id) if team_id < 1 << 62 else find_team(user, "?")
+
+
+def _team_detail(team: Team) -> dict[str, Any]:
+    members = team.memberships.select_related("user").order_by("user__username")
+    limits = {resource.value: hard for resource, hard in quotas.own_limits(team).items()}
+    return TeamOut.from_orm(team).model_dump() | {"members": list(members), "limits": limits}
+
+
+@router.get("/teams", response=Page[TeamOut], tags=["teams"])
+def list_teams(request: ApiRequest, paging: Query[Paging]) -> dict[str, Any]:
+    return paginate(teams.visible_to(request.user), paging)
+
+
+@router.post("/teams", response={201: TeamDetail}, auth=admin_auth, tags=["teams"])
+@idempotent
+def create_team(request: ApiRequest, payload: TeamIn) -> tuple[int, dict[str, Any]]:
+    manager = None
+    if payload.manager is not None:
+        manager = User.objects.filter(username=payload.manager, is_active=True).first()
+        if manager is None:
+            fields = {"manager": "user.unknown"}
+            raise Invalid("user.unknown", fields=fields, username=payload.manager)
+    team = teams.create_team(actor=request.user, name=payload.name, manager=manager)
+    return 201, _team_detail(team)
+
+
+@router.get("/teams/{int:team_id}", response=TeamDetail, tags=["teams"])
+def get_team(request: ApiRequest, team_id: int) -> dict[str, Any]:
+    return _team_detail(_team(request.user, team_id))
+
+
+@router.patch("/teams/{int:team_id}", response=TeamDetail, tags=["teams"])
+def rename_team(request: ApiRequest, team_id: int, payload: TeamChange) -> dict[str, Any]:
+    team = _team(request.user, team_id)
+    teams.rename_team(actor=request.user, team=team, name=payload.name)
+    return _team_detail(team)
+
+
+@router.post("/teams/{int:team_id}/members", response=Member, tags=["teams"])
+@idempotent
+def set_member(request: ApiRequest, team_id: int, payload: MemberIn) -> Membership:
+    """Take somebody in, or give a member another role (manager, member, viewer)."""
+    team = _team(request.user, team_id)
+    return teams.set_member(
+        actor=request.user, team=team, username=payload.username, role=payload.role
+    )
+
+
+@router.delete("/teams/{int:team_id}/members/{int:user_id}", response={204: None}, tags=["teams"])
+def remove_member(request: ApiRequest, team_id: int, user_id: int) -> tuple[int, None]:
+    teams.remove_member(actor=request.user, team=_team(request.user, team_id), user_id=user_id)
+    return 204, None
+
+
+@router.patch("/teams/{int:team_id}/limits", response=TeamDetail, auth=admin_auth, tags=["teams"])
+def set_limits(request: ApiRequest, team_id: int, payload: Limits) -> dict[str, Any]:
+    """Set or clear (``null``) limits of the team; those that are left out stay."""
+    team = _team(request.user, team_id)
+    quotas.set_limits(actor=request.user, team=team, limits=payload.given())
+    return _team_detail(team)
+
+
+# --- users (admins) -----------------------------------------------------------------------------
+def _user(user_id: int) -> User:
+    found = User.objects.filter(pk=user_id).first() if user_id < 1 << 62 else None
+    if found is None:
+        raise NotFound
+    return found
+
+
+@router.get("/users", response=Page[UserOut], auth=admin_auth, tags=["users"])
+def list_users(
+    request: HttpRequest,  # noqa: ARG001
+    paging: Query[Paging],
+    q: str = "",
+) -> dict[str, Any]:
+    return paginate(services.search_users(q), paging)
+
+
+@router.post("/users", response={201: UserCreated}, auth=admin_auth, tags=["users"])
+def create_user(request: ApiRequest, payload: UserIn) -> tuple[int, dict[str, Any]]:
+    """No Idempotency-Key: a generated password must not be stored with the answer; the user
+    name is unique already."""
+    password = payload.password or services.generate_password()
+    user = services.create_user(
+        request.user, payload.username, payload.email, password, is_staff=payload.is_admin
+    )
+    shown = None if payload.password else password
+    return 201, UserOut.from_orm(user).model_dump(by_alias=True) | {"password": shown}
+
+
+@router.get("/users/{int:user_id}", response=UserOut, auth=admin_auth, tags=["users"])
+def get_user(request: HttpRequest, user_id: int) -> User:  # noqa: ARG001
+    return _user(user_id)
+
+
+@router.patch("/users/{int:user_id}", response=UserOut, auth=admin_auth, tags=["users"])
+def change_user(request: ApiRequest, user_id: int, payload: UserChange) -> User:
+    user = _user(user_id)
+    services.change_user(
+        actor=request.user, user=user, active=payload.is_active, admin=payload.is_admin
+    )
+    return _user(user_id)

@@ -1,0 +1,197 @@
+"""What the API of accounts takes and gives."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from ninja import Field, Schema
+from pydantic import ConfigDict
+
+from accounts.models import Resource
+
+
+class In(Schema):
+    """Input refuses names that it does not know: a typing error must not be ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class TeamRole(Schema):
+    id: int
+    name: str
+    kind: str
+    role: str
+
+
+class Me(Schema):
+    id: int
+    username: str
+    email: str
+    first_name: str
+    last_name: str
+    is_admin: bool
+    language: str
+    theme: str
+    scopes: list[str]
+    teams: list[TeamRole]
+
+
+class MeChange(In):
+    language: str | None = None
+    theme: str | None = None
+
+
+class SSHKeyOut(Schema):
+    id: int
+    name: str
+    public_key: str
+    fingerprint: str
+    created_at: datetime
+
+
+class SSHKeyIn(In):
+    name: str = Field("", max_length=64)
+    public_key: str = Field(max_length=16_000)
+
+
+class TokenOut(Schema):
+    id: int
+    name: str
+    prefix: str
+    scopes: list[str]
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+
+
+class TokenIn(In):
+    name: str = Field(max_length=64)
+    scopes: list[str] = Field(["read"], max_length=8)
+    expires_at: datetime | None = None
+
+
+class TokenIssued(TokenOut):
+    token: str = Field(description="shown in this answer only")
+
+
+class ResourceImpact(Schema):
+    resource: str
+    used: int
+    asked: int
+    hard: int = Field(description="-1: unlimited")
+    scope: str = Field(description="where the limit comes from: site, team or member")
+    missing: int = Field(description="0: it fits")
+
+
+class Quota(Schema):
+    team: str
+    resources: list[ResourceImpact]
+
+
+class QuotaCheck(Schema):
+    team: str
+    fits: bool
+    resources: list[ResourceImpact]
+
+
+class QuotaAsk(In):
+    """What would be taken, in the unit that each name gives."""
+
+    team: int | str | None = Field(None, description="id or name; your own team when left out")
+    machines: int = Field(0, ge=0, le=100_000)
+    running_machines: int = Field(0, ge=0, le=100_000)
+    vcpus: int = Field(0, ge=0, le=1_000_000)
+    running_vcpus: int = Field(0, ge=0, le=1_000_000)
+    memory_mib: int = Field(0, ge=0, le=1 << 40)
+    running_memory_mib: int = Field(0, ge=0, le=1 << 40)
+    disk_gib: int = Field(0, ge=0, le=1 << 40)
+    snapshots: int = Field(0, ge=0, le=1_000_000)
+
+    def ask(self) -> dict[Resource, int]:
+        amounts = {resource: getattr(self, resource.value) for resource in Resource}
+        return {resource: amount for resource, amount in amounts.items() if amount}
+
+
+class Limits(In):
+    """Limits set at one scope: ``null`` inherits, -1 is unlimited, 0 is none."""
+
+    machines: int | None = None
+    running_machines: int | None = None
+    vcpus: int | None = None
+    running_vcpus: int | None = None
+    memory_mib: int | None = None
+    running_memory_mib: int | None = None
+    disk_gib: int | None = None
+    snapshots: int | None = None
+
+    def given(self) -> dict[Resource, int | None]:
+        return {
+            Resource(name): value for name, value in self.model_dump(exclude_unset=True).items()
+        }
+
+
+class TeamOut(Schema):
+    id: int
+    name: str
+    kind: str
+    created_at: datetime
+
+
+class TeamIn(In):
+    name: str = Field(max_length=64)
+    manager: str | None = Field(None, description="user name; you when left out")
+
+
+class TeamChange(In):
+    name: str = Field(max_length=64)
+
+
+class Member(Schema):
+    user_id: int
+    username: str
+    role: str
+
+    @staticmethod
+    def resolve_username(obj: Any) -> str:
+        return str(obj.user.username)
+
+
+class TeamDetail(TeamOut):
+    members: list[Member]
+    limits: dict[str, int] = Field(description="set for this team; what is not here is inherited")
+
+
+class MemberIn(In):
+    username: str = Field(max_length=150)
+    role: str = "member"
+
+
+class UserOut(Schema):
+    id: int
+    username: str
+    email: str
+    first_name: str
+    last_name: str
+    is_active: bool
+    is_admin: bool = Field(alias="is_staff")
+    last_login: datetime | None
+    date_joined: datetime
+
+
+class UserIn(In):
+    username: str = Field(max_length=150)
+    email: str = Field("", max_length=254)
+    password: str | None = Field(
+        None, max_length=128, description="generated and given in the answer when left out"
+    )
+    is_admin: bool = False
+
+
+class UserCreated(UserOut):
+    password: str | None = Field(None, description="the generated one; shown in this answer only")
+
+
+class UserChange(In):
+    is_active: bool | None = None
+    is_admin: bool | None = None

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from django.urls import path
+
+from accounts import preferences
+from accounts.views import language, people, profile, teams
+
+urlpatterns = [
+    path("preferences/", preferences.change, name="preferences"),
+    path("i18n/setlang", language.set_language, name="set_language"),
+    path("profile/", profile.show, name="profile"),
+    path("profile/keys/", profile.add_key, name="profile_key_add"),
+    path("profile/keys/<int:key_id>/remove/", profile.remove_key, name="profile_key_remove"),
+    path("profile/tokens/", profile.add_token, name="profile_token_add"),
+    path(
+        "profile/tokens/<int:token_id>/revoke/", profile.revoke_token, name="profile_token_revoke"
+    ),
+    path("profile/name/", profile.change_name, name="profile_name"),
+    path("profile/preferences/", profile.change_preferences, name="profile_preferences"),
+    path("admin/users/", people.index, name="user_list"),
+    path("admin/users/new/", people.create, name="user_create"),
+    path("admin/users/<int:user_id>/", people.detail, name="user_detail"),
+    path("admin/users/<int:user_id>/active/", people.set_active, name="user_set_active"),
+    path("admin/users/<int:user_id>/admin/", people.set_admin, name="user_set_admin"),
+    path("admin/users/<int:user_id>/password/", people.reset_password, name="user_reset_password"),
+    path("admin/limits/", teams.site_limits, name="site_limits"),
+    path("admin/teams/", teams.index, name="team_list"),
+    path("admin/teams/<int:team_id>/", teams.detail, name="team_detail"),
+    path("admin/teams/<int:team_id>/limits/", teams.limits, name="team_limits"),
+    path("admin/teams/<int:team_id>/members/", teams.set_member, name="team_member_set"),
+    path(
+        "admin/teams/<int:team_id>/members/<int:user_id>/remove/",
+        teams.remove_member,
+        name="team_member_remove",
+    ),
+]
