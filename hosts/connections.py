@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from hosts.virt.errors import HostUnreachable
 
@@ -28,6 +28,12 @@ OPEN_FOR_S = 10.0
 IDLE_BEFORE_PING_S = 1.0
 
 Identity = tuple[object, ...]
+
+
+class _WithEvents(Protocol):
+    """Both implementations have it; only the watcher asks for it."""
+
+    def events(self) -> EventSource: ...
 
 
 class Breaker:
@@ -181,12 +187,10 @@ def open_new(host: Host) -> Hypervisor:
 
 
 def open_watched(host: Host) -> tuple[Hypervisor, EventSource]:
-    """For the watcher: a connection of its own and its event feed. Raises VirtError."""
-    if _fakes is not None:
-        fake = _fakes[host.name]
-        return fake, fake.events()
+    """For the watcher: a connection of its own and its event feed. Both connect when first used."""
     hypervisor = open_new(host)
-    return hypervisor, hypervisor.events()
+    events = cast("_WithEvents", hypervisor).events()
+    return hypervisor, events
 
 
 def uri_of(host: Host) -> str:

@@ -74,6 +74,54 @@ messages.register(
             "finds the pools on the host's page."
         ),
         "placement.no_pool.short": _("has no storage pool in use"),
+        # --- what a hypervisor says (hosts.virt.errors) ---------------------------------------
+        "virt.no_such_domain": _(
+            "The host does not know this machine any more. An admin finds out more under the "
+            "reference %(ref)s."
+        ),
+        "virt.no_such_volume": _(
+            "A disk that is needed is not in the host's pool any more. Tell an admin the "
+            "reference %(ref)s."
+        ),
+        "virt.no_such_pool": _(
+            "The host has no such storage pool any more. Tell an admin the reference %(ref)s."
+        ),
+        "virt.no_such_network": _(
+            "The host has no such network any more. Choose another network, or tell an admin the "
+            "reference %(ref)s."
+        ),
+        "virt.already_exists": _(
+            "The host has something of that name already. Tell an admin the reference %(ref)s."
+        ),
+        "virt.wrong_state": _(
+            "The machine is not in a state in which this can be done. Look at its state and try "
+            "again."
+        ),
+        "virt.unsupported": _(
+            "This host or this machine cannot do that. An admin finds out more under the "
+            "reference %(ref)s."
+        ),
+        "virt.agent_silent": _(
+            "The guest agent in the machine does not answer. It may not be installed, or the "
+            "machine is still starting."
+        ),
+        "virt.no_space": _(
+            "The host's storage pool is full. Delete machines that are not needed, or ask an "
+            "admin for space."
+        ),
+        "virt.timeout": _(
+            "The host took too long over this. Try again; if it stays so, tell an admin the "
+            "reference %(ref)s."
+        ),
+        "virt.busy": _("The host is still at work on this machine. Try again in a moment."),
+        "virt.host_unreachable": _(
+            "The host does not answer. Machines on it are not lost; this goes on when it is "
+            "back. Reference %(ref)s."
+        ),
+        "virt.unknown": _(
+            "The host refused this. Tell an admin the reference %(ref)s; the host's own words are "
+            "in the log under it."
+        ),
         # --- hosts ------------------------------------------------------------------------
         "host.name_taken": _("There is a host “%(name)s” already. Choose another name."),
         "host.invalid": _("This host cannot be added as it is. Correct the marked fields."),
@@ -86,6 +134,23 @@ messages.register(
             "host can be removed."
         ),
         "host.pool_unknown": _("This host has no such pool. Choose one from the list."),
+        # --- domains that have lost their rows --------------------------------------------------
+        "adopt.not_ours": _(
+            "“%(name)s” was not made by this site, so it cannot be taken in. Only domains that "
+            "carry this site's mark in their metadata can."
+        ),
+        "adopt.nobody": _(
+            "The domain says that it belongs to %(owner)s of team %(team)s, and one of them does "
+            "not exist here. Create them under these names, then take it in."
+        ),
+        "adopt.has_row": _("“%(name)s” has a machine here already. Reload the page."),
+        "adopt.name_taken": _(
+            "Team %(team)s has another machine named “%(name)s”. Rename that one first."
+        ),
+        "adopt.disk_unknown": _(
+            "The disk %(disk)s of “%(name)s” is in no pool that this site knows. Read the host "
+            "again, then take the domain in."
+        ),
         # --- acceleration -----------------------------------------------------------------
         "accel.not_listed": _(
             "libvirt on this host does not offer KVM, so machines are emulated, which is slower. "
