@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from jobs import registry
 from jobs.registry import JobKind, StepSpec
-from vms import at_host, deletion, power
+from vms import deletion, power
 from vms.models import VM
 from vms.provisioning import observing, outcome, steps
 
@@ -26,6 +26,7 @@ POWER_DEADLINE = timedelta(minutes=30)
 DELETE_DEADLINE = timedelta(days=14)
 
 
+# What a creation needs follows from its params alone, so that a page can show the steps to come.
 def _is_linked(ctx: JobContext) -> bool:
     return bool(ctx.params["copy"] == VM.Copy.LINKED)
 
@@ -35,7 +36,7 @@ def _is_full(ctx: JobContext) -> bool:
 
 
 def _has_cloud_init(ctx: JobContext) -> bool:
-    return at_host.machine(ctx).first_boot != VM.FirstBoot.NONE
+    return bool(ctx.params["cloud_init"])
 
 
 def _starts(ctx: JobContext) -> bool:
@@ -43,7 +44,7 @@ def _starts(ctx: JobContext) -> bool:
 
 
 def _starts_with_seed(ctx: JobContext) -> bool:
-    return _starts(ctx) and observing.has_seed(ctx)
+    return _starts(ctx) and _has_cloud_init(ctx)
 
 
 CREATE = JobKind(

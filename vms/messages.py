@@ -123,6 +123,14 @@ messages.register(
             "The guest has not stopped within %(minutes)s minutes of being asked. Use “Force off” "
             "if it must stop."
         ),
+        # What a job waits for.
+        "waiting.image": _("Waiting until the image is on the host"),
+        "waiting.volume": _("Waiting until the host has ended an earlier copy"),
+        "waiting.address": _("Waiting for the guest to ask for an address"),
+        "waiting.firstboot": _("Waiting for cloud-init inside the guest"),
+        "waiting.guest": _("Waiting for the guest to stop"),
+        "waiting.host": _("Waiting until the host can be reached again"),
+        "vm.no_screenshot": _("There is no picture of its screen yet."),
         # The timeline.
         "timeline.requested": _("Creation was requested"),
         "timeline.asked": _("Asked: %(task)s"),

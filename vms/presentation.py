@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from django.utils import timezone
@@ -19,6 +19,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from accounts import messages, policy
 from accounts.policy import Action
+from jobs import presentation as jobs_presentation
 from jobs import registry
 from jobs.models import Job, Step
 from vms.lifecycle import active_job, allowed_verbs
@@ -27,6 +28,7 @@ from vms.verbs import Situation, Verb
 
 if TYPE_CHECKING:
     from accounts.models import User
+    from jobs.context import JobContext
     from jobs.registry import JobKind, StepSpec
 
 # After this a guest that was asked to shut down counts as ignoring it.
@@ -246,21 +248,9 @@ def _why_no_console(vm: VM, situation: Situation) -> str:
 
 # --- the task at work --------------------------------------------------------------------------
 
-_WAITING = {
-    "image": gettext_lazy("Waits until the image is on the host."),
-    "guest": gettext_lazy("Waits for the guest to react."),
-    "host": gettext_lazy("Waits until the host can be reached again."),
-    "volume": gettext_lazy("Waits until the host has ended an earlier copy."),
-    "address": gettext_lazy("Waits for the guest to ask for an address."),
-    "firstboot": gettext_lazy("Waits for cloud-init inside the guest."),
-    "slot": gettext_lazy("Waits for its turn: other disk copies run on this host."),
-    "retry": gettext_lazy("Something did not answer: it is tried again shortly."),
-}
-
 
 def task(job: Job) -> TaskView:
-    kind = registry.all_kinds().get(job.kind)
-    spec = next((s for s in kind.steps if s.key == job.step), None) if kind else None
+    kind = registry.find(job.kind)
     asked = job.started_at or job.created_at
     return TaskView(
         job_id=job.id,
@@ -268,10 +258,10 @@ def task(job: Job) -> TaskView:
         verb=kind.verb if kind else "",
         word=_word(job),
         step=job.step,
-        step_label=str(spec.label) if spec else "",
-        progress=_overall(job, kind, spec),
+        step_label=jobs_presentation.step_label(job),
+        progress=_overall(job, kind),
         step_progress=job.progress,
-        waiting=_waiting(job),
+        waiting=jobs_presentation.waiting(job),
         observing=job.observing,
         cancellable=bool(kind and kind.cancellable and job.state != Job.State.COMPENSATING),
         started_at=job.started_at,
@@ -284,48 +274,72 @@ def task(job: Job) -> TaskView:
 def _word(job: Job) -> str:
     if job.state == Job.State.COMPENSATING:
         return _("Cleaning up")
-    kind = registry.all_kinds().get(job.kind)
+    kind = registry.find(job.kind)
     return str(_WORKING.get(kind.verb, kind.label)) if kind else job.kind
 
 
-def _waiting(job: Job) -> str:
-    if job.state == Job.State.QUEUED:
-        return _("Waits for a free worker.")
-    if not job.waiting_for:
-        return ""
-    text = str(_WAITING.get(job.waiting_for.partition(":")[0], ""))
-    return text or _("Waits.")
+@dataclass(frozen=True)
+class _Peek:
+    """As much of a ``JobContext`` as decides whether a step is needed."""
+
+    job: Job
+
+    @property
+    def params(self) -> dict[str, Any]:
+        params: dict[str, Any] = self.job.params
+        return params
 
 
-def _overall(job: Job, kind: JobKind | None, spec: StepSpec | None) -> float | None:
+def _needed(job: Job, kind: JobKind) -> list[StepSpec]:
+    peek = cast("JobContext", _Peek(job))
+    return [step for step in kind.steps if step.optional is None or step.optional(peek)]
+
+
+def _overall(job: Job, kind: JobKind | None) -> float | None:
     """The share of the whole: weights of the steps before this one, and of this one so far."""
-    if kind is None or spec is None:
+    if kind is None or (current := kind.step(job.step)) is None:
         return None
-    total = sum(step.weight for step in kind.steps)
-    before = sum(step.weight for step in kind.steps[: kind.steps.index(spec)])
-    return min(1.0, (before + spec.weight * (job.progress or 0.0)) / total)
+    # Only a creation's needs follow from its params; the others would ask the database.
+    needed = _needed(job, kind) if job.kind == "vm.create" else list(kind.steps)
+    if current not in needed:
+        return None
+    total = sum(step.weight for step in needed)
+    before = sum(step.weight for step in needed[: needed.index(current)])
+    return min(1.0, (before + current.weight * (job.progress or 0.0)) / total)
 
 
 def steps(job: Job) -> list[StepView]:
-    """Each step of a job, as far as it concerns this machine (skipped ones are left out)."""
-    kind = registry.all_kinds().get(job.kind)
-    labels = {step.key: str(step.label) for step in kind.steps} if kind else {}
-    rows = [row for row in job.steps.all() if row.state != Step.State.SKIPPED]
-    return [_step(row, job, labels.get(row.key, row.key)) for row in rows]
+    """Each step of a job, also those to come; those that it does not need are left out."""
+    kind = registry.find(job.kind)
+    begun = {
+        view.key: StepView(
+            key=view.key,
+            label=view.label,
+            state=Step.State.FAILED if view.failed else view.state,
+            progress=view.progress,
+            note=view.note,
+            started_at=view.started_at,
+            finished_at=view.finished_at,
+        )
+        for view in jobs_presentation.steps(job)
+    }
+    if kind is None or job.is_over:
+        return list(begun.values())
+    skipped = {row.key for row in job.steps.all() if row.state == Step.State.SKIPPED}
+    shown = [step for step in kind.steps if step.key in begun or step.key not in skipped]
+    needed = {step.key for step in _needed(job, kind)} | set(begun)
+    return [begun.get(step.key) or _to_come(step) for step in shown if step.key in needed]
 
 
-def _step(row: Step, job: Job, label: str) -> StepView:
-    note = dict(row.note)
-    code = note.pop("code", "")
-    running = row.state == Step.State.RUNNING and row.key == job.step
+def _to_come(step: StepSpec) -> StepView:
     return StepView(
-        key=row.key,
-        label=label,
-        state=row.state,
-        progress=job.progress if running else None,
-        note=messages.text(code, note) if code else "",
-        started_at=row.started_at,
-        finished_at=row.finished_at,
+        key=step.key,
+        label=str(step.label),
+        state=Step.State.PENDING,
+        progress=None,
+        note="",
+        started_at=None,
+        finished_at=None,
     )
 
 
@@ -346,6 +360,10 @@ _DANGER = {Verb.RESET, Verb.FORCE_OFF, Verb.DELETE}
 
 def verb_label(verb: str) -> str:
     return str(_LABELS[Verb(verb)][0])
+
+
+def verb_icon(verb: str) -> str:
+    return _LABELS[Verb(verb)][1]
 
 
 def _verb(vm: VM, verb: Verb, code: str | None) -> VerbView:

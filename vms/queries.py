@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from urllib.parse import urlencode
 from uuid import UUID
 
-from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet, TextField
+from django.db.models import Count, F, Prefetch, Q, QuerySet, TextField
+from django.db.models.expressions import OrderBy
 from django.db.models.functions import Cast
 
 from accounts.errors import NotFound
@@ -113,8 +114,12 @@ def page(user: User, query: ListQuery) -> ListPage:
     pages = max(1, -(-count // query.page_size))
     number = min(query.page, pages)
     start = (number - 1) * query.page_size
-    rows = with_related(filtered.order_by(*_order(query.sort)))[start : start + query.page_size]
-    return ListPage(vms=list(rows), count=count, page=number, pages=pages, counts=counts)
+    # Sort and skip narrow rows, then read the wide ones of this page.
+    ordered = filtered.order_by(*_order(query.sort)).values_list("pk", flat=True)
+    keys = list(ordered[start : start + query.page_size])
+    rows = with_related(VM.objects.alive()).in_bulk(keys)
+    vms = [rows[key] for key in keys if key in rows]
+    return ListPage(vms=vms, count=count, page=number, pages=pages, counts=counts)
 
 
 def one(user: User, uuid: UUID | str) -> VM:
@@ -147,19 +152,13 @@ def with_state(machines: QuerySet[VM], state: str) -> QuerySet[VM]:
 
 
 def count_by_state(machines: QuerySet[VM]) -> dict[str, int]:
-    """One grouped count; ``busy`` and ``fault`` overlap with the states."""
-    grouped = dict(
-        machines.order_by()
-        .values_list("observed")
-        .annotate(n=Count("id"))
-        .values_list("observed", "n")
+    """One pass for all of them; ``busy`` and ``fault`` overlap with the states."""
+    wanted = {state: Q(observed=state) for state in STATES}
+    wanted |= {"busy": _busy(), "fault": ~Q(fault_code="")}
+    counts: dict[str, int] = machines.order_by().aggregate(
+        all=Count("id"), **{state: Count("id", filter=which) for state, which in wanted.items()}
     )
-    counts = {state: grouped.get(state, 0) for state in STATES}
-    counts["all"] = sum(grouped.values())
-    extra = machines.order_by().aggregate(
-        busy=Count("id", filter=_busy()), fault=Count("id", filter=~Q(fault_code=""))
-    )
-    return counts | extra
+    return counts
 
 
 def choices(user: User) -> FilterChoices:
@@ -184,8 +183,11 @@ def choices(user: User) -> FilterChoices:
 # --- filters -----------------------------------------------------------------------------------
 
 
-def _busy() -> Exists:
-    return Exists(Job.objects.filter(vm=OuterRef("pk"), state__in=Job.ACTIVE_STATES))
+# Uncorrelated on purpose, here and below: the few matching rows are found once, not looked for
+# from each machine.
+def _busy() -> Q:
+    active = Job.objects.filter(vm__isnull=False, state__in=Job.ACTIVE_STATES)
+    return Q(pk__in=active.order_by().values("vm"))
 
 
 _FILTERS = {
@@ -213,8 +215,8 @@ def _named(column: str, value: str) -> Q:
     return named
 
 
-def _tagged(tag: str) -> Exists:
-    return Exists(Tag.objects.filter(vm=OuterRef("pk"), name__iexact=tag))
+def _tagged(tag: str) -> Q:
+    return Q(pk__in=Tag.objects.order_by().filter(name__iexact=tag).values("vm"))
 
 
 def _search(machines: QuerySet[VM], text: str) -> QuerySet[VM]:
@@ -237,19 +239,22 @@ def _search(machines: QuerySet[VM], text: str) -> QuerySet[VM]:
 
 def _anywhere(word: str) -> Q:
     found = Q(name__icontains=word) | Q(
-        Exists(Tag.objects.filter(vm=OuterRef("pk"), name__icontains=word))
+        pk__in=Tag.objects.order_by().filter(name__icontains=word).values("vm")
     )
     if set(word.lower()) <= set("0123456789abcdef.:"):  # could be a part of an address or MAC
         nics = Nic.objects.annotate(known=Cast("addresses", TextField())).filter(
-            Q(known__contains=word) | Q(mac__startswith=word.lower()), vm=OuterRef("pk")
+            Q(known__contains=word) | Q(mac__startswith=word.lower())
         )
-        found |= Q(Exists(nics))
+        found |= Q(pk__in=nics.order_by().values("vm"))
     return found
 
 
-def _order(sort: str) -> tuple[str, ...]:
-    turned = "-" if sort.startswith("-") else ""
-    return (f"{turned}{SORTS[sort.removeprefix('-')]}", "name", "id")
+def _order(sort: str) -> tuple[OrderBy | str, ...]:
+    """What has no value comes last in either direction; equal ones keep one order."""
+    column = F(SORTS[sort.removeprefix("-")])
+    if sort.startswith("-"):
+        return (column.desc(nulls_last=True), "name", "id")
+    return (column.asc(nulls_last=True), "name", "id")
 
 
 def _number(text: str | None, *, default: int, most: int) -> int:

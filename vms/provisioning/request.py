@@ -136,6 +136,7 @@ def write(wanted: Wanted, *, idempotency_key: str | None, digest: str) -> tuple[
         params={
             "start": wanted.start,
             "copy": wanted.copy,
+            "cloud_init": wanted.image.has_cloud_init,
             "digest": digest,
             "password": bool(wanted.password_hash),  # that there was one, for "try again"
         },

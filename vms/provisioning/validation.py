@@ -258,5 +258,5 @@ def _keys(problems: Problems, texts: list[str]) -> tuple[str, ...]:
             continue
         key = problems.catch("ssh_keys", partial(sshkeys.parse, text))
         if key is not None:
-            kept[key.fingerprint] = f"{key.type} {key.blob} {key.comment}".strip()
+            kept[key.fingerprint] = key.line
     return tuple(kept.values())
