@@ -8,7 +8,7 @@ import os
 
 from celery import Celery
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kvmweb.settings")
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kvmweb.settings.base")
 # Django's checks import every page and the API: a third more memory in each worker. ``up`` and
 # the tests run them.
 os.environ.setdefault("CELERY_SKIP_CHECKS", "1")

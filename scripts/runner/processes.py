@@ -30,7 +30,7 @@ from runner.paths import (
 ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "2",
     "PYTHONUNBUFFERED": "1",
-    "DJANGO_SETTINGS_MODULE": "kvmweb.settings",
+    "DJANGO_SETTINGS_MODULE": "kvmweb.settings.base",
 }
 WEB_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "134217728",

@@ -82,8 +82,7 @@ class ConsoleHandler(ProxyRequestHandler):  # type: ignore[misc]
         )
         if target is None:
             raise self.CClose(answer["code"], answer["reason"])
-        if self.request.family != socket.AF_UNIX:
-            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             self._pump(target, broker, ClientFilter(view_only=answer["mode"] == "view"))
         finally:
