@@ -322,6 +322,7 @@ def steps(job: Job) -> list[StepView]:
             finished_at=view.finished_at,
         )
         for view in jobs_presentation.steps(job)
+        if view.state != Step.State.PENDING
     }
     if kind is None or job.is_over:
         return list(begun.values())

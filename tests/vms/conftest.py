@@ -40,9 +40,7 @@ def fake(host: Host, pool: Pool, network: Network, image: Image) -> Iterator[Fak
 
 
 @pytest.fixture
-def ask(
-    image: Image, small: Flavor, network: Network, team: Team
-) -> Callable[..., tuple[VM, Job]]:
+def ask(image: Image, small: Flavor, network: Network, team: Team) -> Callable[..., tuple[VM, Job]]:
     """``ask(owner, copy="full")``: a machine is requested, nothing is done yet."""
 
     def make(actor: User, **changes: Any) -> tuple[VM, Job]:
@@ -86,9 +84,7 @@ def run_to_end(job: Job) -> Job:
 
 
 def run_until_parked(job: Job, waiting_for: str) -> Job:
-    return run_until(
-        job, lambda job: job.waiting_for == waiting_for, f"waiting for {waiting_for}"
-    )
+    return run_until(job, lambda job: job.waiting_for == waiting_for, f"waiting for {waiting_for}")
 
 
 @pytest.fixture
@@ -118,5 +114,3 @@ def volumes(fake: FakeHypervisor) -> set[str]:
         for facts in fake.list_volumes("default")
         if not facts.name.startswith("kvmweb-image-")
     }
-
-

@@ -79,9 +79,7 @@ class TestMade:
         assert view.connect == "ssh tiny@192.168.122.14"
         assert view.task is None
 
-    def test_not_started(
-        self, fake: FakeHypervisor, ask: Ask, owner: User, team: Team
-    ) -> None:
+    def test_not_started(self, fake: FakeHypervisor, ask: Ask, owner: User, team: Team) -> None:
         vm, job = ask(owner, start=False)
         run_to_end(job)
         assert job.state == Job.State.SUCCEEDED
@@ -137,9 +135,7 @@ class TestFirstBoot:
         assert job.error_params == {"excerpt": "no such module"}
         assert f"kvmweb-{vm.uuid}-seed.iso" not in volumes(fake)
 
-    def test_silent(
-        self, fake: FakeHypervisor, ask: Ask, owner: User, monkeypatch: Any
-    ) -> None:
+    def test_silent(self, fake: FakeHypervisor, ask: Ask, owner: User, monkeypatch: Any) -> None:
         from datetime import timedelta
 
         from vms.provisioning import observing
@@ -188,7 +184,7 @@ class TestFails:
         step: str,
     ) -> None:
         fake.fail_next(method, NoSpace("pool is full"))
-        vm, job = ask(owner)
+        _vm, job = ask(owner)
         run_to_end(job)
         assert job.state == Job.State.FAILED
         assert (job.error_code, job.step) == ("virt.no_space", step)
@@ -203,9 +199,7 @@ class TestFails:
         run_until_parked(second, "address")
         assert again.domain_name == "web-9"
 
-    def test_full_copy_on_a_full_pool(
-        self, fake: FakeHypervisor, ask: Ask, owner: User
-    ) -> None:
+    def test_full_copy_on_a_full_pool(self, fake: FakeHypervisor, ask: Ask, owner: User) -> None:
         fake.fail_next("clone_volume", NoSpace("pool is full"))
         _vm, job = ask(owner, copy="full")
         run_to_end(job)
@@ -250,7 +244,7 @@ class TestFails:
         assert job.warning_code == "job.cleanup_incomplete"
         assert quotas.usage(team)[Resource.MACHINES] == 1
         removal = Job.objects.get(kind="vm.delete", vm=vm)
-        fake._faults.clear()  # noqa: SLF001 - the host is back
+        fake._faults.clear()
         run_to_end(removal)
         assert removal.state == Job.State.SUCCEEDED
         assert volumes(fake) == set()
@@ -270,9 +264,9 @@ class TestCancelled:
     def test_in_the_middle_of_a_copy(
         self, fake: FakeHypervisor, ask: Ask, owner: User, monkeypatch: Any
     ) -> None:
-        from jobs import context
+        from jobs.context import JobContext
 
-        monkeypatch.setattr(context, "CHECK_EVERY_S", -1.0)
+        monkeypatch.setitem(JobContext.checkpoint.__kwdefaults__, "max_age_s", -1.0)
         _vm, job = ask(owner, copy="full")
         original = fake.clone_volume
 
@@ -324,9 +318,7 @@ class TestAgain:
     ) -> None:
         import uuid
 
-        fake.define(
-            DomainSpec(uuid=uuid.uuid4(), name="web-9", vcpus=1, memory_mib=64, disks=())
-        )
+        fake.define(DomainSpec(uuid=uuid.uuid4(), name="web-9", vcpus=1, memory_mib=64, disks=()))
         vm, job = ask(owner)
         run_until_parked(job, "address")
         vm.refresh_from_db()

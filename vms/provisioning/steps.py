@@ -7,7 +7,10 @@ earlier attempt left, and whose step is not recorded as done, is deleted and mad
 from __future__ import annotations
 
 import io
+from datetime import datetime
 from typing import TYPE_CHECKING
+
+from django.utils import timezone
 
 from accounts import quotas
 from accounts.errors import DomainError
@@ -59,9 +62,14 @@ def bring_image(ctx: JobContext) -> None:
     pool = _disk(vm).pool
     if vm.image is None or pool is None:
         raise RuntimeError("a machine is placed and has an image before its image is brought")
-    copy = image_services.ensure_copy(image=vm.image, pool=pool, actor=ctx.actor)
+    now = timezone.now()
+    asked = ctx.data.get("image_asked_at")
+    asked_at = datetime.fromisoformat(asked) if asked else None
+    copy = image_services.ensure_copy(image=vm.image, pool=pool, actor=ctx.actor, asked_at=asked_at)
     if copy.state == ImageCopy.State.READY:
         return
+    if asked_at is None:
+        ctx.save_data(image_asked_at=now.isoformat())
     job = copy.job
     if copy.state == ImageCopy.State.FAILED:
         if job is not None and job.error_code:
