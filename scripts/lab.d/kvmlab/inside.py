@@ -43,6 +43,8 @@ def main() -> None:
             run(["mount", "--bind", str(host.folder / "etc-files" / name_in_etc), str(file)])
     for wanted in LIB_FOLDERS:
         (Path("/var/lib/libvirt") / wanted).mkdir(exist_ok=True)
+    # Debian's package brings it; a domain's serial log goes there before libvirt makes it.
+    Path("/var/log/libvirt/qemu").mkdir(exist_ok=True)
     _mount_pool(host)
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     socket.sethostname(host.name)
