@@ -21,3 +21,10 @@ class VmsConfig(AppConfig):
 
         watching.register()
         machine_reconcile.register()
+
+        from vms.images import jobs as image_jobs
+        from vms.images import messages as image_messages  # noqa: F401
+        from vms.images import uploads
+
+        image_jobs.register()
+        reconcile.register_reconciler(uploads.tidy)

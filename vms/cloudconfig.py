@@ -116,7 +116,7 @@ class _PlainDumper(yaml.SafeDumper):
 
 
 class _Wrong(Exception):  # noqa: N818 - becomes Invalid at the edge of this module
-    def __init__(self, code: str, **params: str | int) -> None:
+    def __init__(self, code: str, **params: Any) -> None:
         super().__init__(code)
         self.code = code
         self.params = params
@@ -163,7 +163,7 @@ def _load(text: str) -> tuple[Any, Lines]:
         return yaml.safe_load(text), lines
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
+        line = mark.line + 1 if mark is not None else 1
         raise _Wrong("cloudconfig.yaml", line=line, problem=(error.problem or "")[:120]) from None
     except yaml.YAMLError:  # a character that YAML does not allow
         raise _Wrong("cloudconfig.characters") from None
@@ -259,8 +259,10 @@ def _check_schema(data: dict[str, Any], lines: Lines) -> None:
 
 
 def _first_unknown(error: jsonschema.ValidationError) -> str:
-    known: dict[str, Any] = error.schema.get("properties", {})
-    return next((str(key) for key in error.instance if key not in known), "")
+    schema: Any = error.schema
+    instance: Any = error.instance
+    known = schema.get("properties", {})
+    return next((str(key) for key in instance if key not in known), "")
 
 
 def _check_users(data: dict[str, Any], first_user: str, lines: Lines) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from accounts.errors import Invalid
 
@@ -85,7 +85,7 @@ def _label(text: str, *, prefix: str, field: str) -> str:
     if _LABEL.fullmatch(text):
         return text
 
-    def refuse(what: str, **params: str | int) -> Invalid:
+    def refuse(what: str, **params: Any) -> Invalid:
         code = f"{prefix}.{what}"
         return Invalid(code, fields={field: code}, **params)
 

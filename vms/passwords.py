@@ -34,7 +34,7 @@ def validate(password: str, *, field: str = "password") -> str:
 
 def hash(password: str) -> str:  # noqa: A001 - read as passwords.hash
     """crypt(3) SHA-512: the one method that glibc, musl and busybox all check."""
-    return str(sha512_crypt.using(rounds=ROUNDS).hash(password))
+    return str(sha512_crypt.using(rounds=ROUNDS).hash(password))  # type: ignore[no-untyped-call]
 
 
 def generate() -> str:

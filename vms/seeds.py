@@ -36,8 +36,8 @@ class _FixedClock:
         return 315532800.0  # 1980-01-01, the oldest date that every reader takes
 
 
-pycdlib.pycdlib.time = _FixedClock
-pycdlib.headervd.time = _FixedClock
+for module in (pycdlib.pycdlib, pycdlib.headervd):
+    vars(module)["time"] = _FixedClock
 
 
 @dataclass(frozen=True, kw_only=True)

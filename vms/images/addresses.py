@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 from django.conf import settings
@@ -122,5 +123,5 @@ def _address(text: str) -> Address:
     return ipaddress.ip_address(text.partition("%")[0])  # fe80::1%eth0
 
 
-def _invalid(code: str, **params: str) -> Invalid:
+def _invalid(code: str, **params: Any) -> Invalid:
     return Invalid(code, fields={"url": code}, **params)

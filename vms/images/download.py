@@ -232,7 +232,7 @@ def _request(source: Source) -> Iterator[httpcore.Response]:
             "write": READ_TIMEOUT_S,
             "pool": CONNECT_TIMEOUT_S,
         }
-        headers = {
+        headers: dict[bytes | str, bytes | str] = {
             "Host": source.url.netloc.decode("ascii"),
             "User-Agent": "KVMWeb",
             "Accept": "*/*",
