@@ -1,0 +1,94 @@
+// Short news with the next step. The region is polite, so screen readers hear it in their turn.
+import { errorText } from "./http.js";
+import { word } from "./words.js";
+
+const SHOWN_MS = 9000;
+const ICONS = { ok: "circle-check", work: "info", warn: "triangle-alert", bad: "circle-alert" };
+const SEEN_KEY = "kvmweb.jobs";
+
+function svg(name) {
+  const model = document.querySelector("#toast-model svg use").getAttribute("href");
+  const icon = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  icon.setAttribute("class", "icon");
+  icon.setAttribute("aria-hidden", "true");
+  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+  use.setAttribute("href", `${model.split("#")[0]}#${name}`);
+  icon.append(use);
+  return icon;
+}
+
+export function showToast({ text, tone = "ok", link = "", linkText = "" }) {
+  const region = document.getElementById("toasts");
+  if (!region || !text) return;
+  const toast = document.createElement("div");
+  toast.className = `toast tone-${tone}`;
+  const body = document.createElement("div");
+  const line = document.createElement("div");
+  line.textContent = text;
+  body.append(line);
+  if (link && link.startsWith("/")) {
+    const next = document.createElement("a");
+    next.className = "next";
+    next.href = link;
+    next.textContent = linkText || link;
+    body.append(next);
+  }
+  const close = document.createElement("button");
+  close.type = "button";
+  close.setAttribute("aria-label", word("dismiss"));
+  close.append(svg("x"));
+  toast.append(svg(ICONS[tone] ?? "info"), body, close);
+  region.append(toast);
+  while (region.children.length > 4) region.firstElementChild.remove();
+  watch(toast);
+}
+
+function watch(toast) {
+  toast.querySelector("button")?.addEventListener("click", () => toast.remove());
+  // An error stays until it is dismissed; the rest goes unless it is being read.
+  if (toast.classList.contains("tone-bad")) return;
+  const leave = () =>
+    toast.matches(":hover, :focus-within") ? setTimeout(leave, 2000) : toast.remove();
+  setTimeout(leave, SHOWN_MS);
+}
+
+// --- jobs that end while the person is on any page ------------------------------------------
+// The tray's fragment says which of my jobs are at work and which have ended lately. One that was
+// at work when last looked (also on an earlier page) and has ended now is told, once.
+function readSeen() {
+  try {
+    return new Set(JSON.parse(sessionStorage.getItem(SEEN_KEY) ?? "[]"));
+  } catch {
+    return new Set();
+  }
+}
+
+function tellFinished() {
+  const tray = document.getElementById("tray");
+  if (!tray) return;
+  const seen = readSeen();
+  for (const item of tray.querySelectorAll("[data-finished]")) {
+    if (!seen.delete(item.dataset.finished)) continue;
+    showToast({
+      text: item.dataset.text,
+      tone: item.dataset.tone,
+      link: item.dataset.link,
+      linkText: item.dataset.linkText,
+    });
+  }
+  for (const id of (tray.dataset.active ?? "").split(" ").filter(Boolean)) seen.add(id);
+  sessionStorage.setItem(SEEN_KEY, JSON.stringify([...seen].slice(-200)));
+}
+
+for (const toast of document.querySelectorAll("#toasts .toast")) watch(toast);
+document.addEventListener("kvmweb:toast", (event) => showToast(event.detail));
+document.addEventListener("kvmweb:changed", (event) => {
+  if (event.detail.element.id === "tray") tellFinished();
+});
+document.addEventListener("htmx:response:error", async (event) => {
+  const { ctx } = event.detail;
+  const copy = new Response(ctx.text, { headers: { "Content-Type": ctx.response.headers.get("Content-Type") ?? "" } });
+  showToast({ text: (await errorText(copy)) || word("failed"), tone: "bad" });
+});
+document.addEventListener("htmx:error", () => showToast({ text: word("unreachable"), tone: "bad" }));
+tellFinished();

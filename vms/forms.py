@@ -1,0 +1,127 @@
+"""What people type, turned into the types that services take. Rules are the services' own."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django import forms
+from django.utils.translation import gettext_lazy as _
+
+from accounts import policy
+from accounts.models import Team, User
+from accounts.policy import Action
+from vms.models import VM, Flavor, Image
+from vms.provisioning import network_choices
+
+CUSTOM = "custom"
+_SEPARATORS = re.compile(r"[\s,;]+")
+
+
+def split_tags(text: str) -> list[str]:
+    return [tag for tag in _SEPARATORS.split(text.strip()) if tag]
+
+
+class CreateForm(forms.Form):
+    """The create page. Field names are those of ``provisioning.request_vm``."""
+
+    name = forms.CharField(max_length=200)
+    image = forms.ModelChoiceField(
+        Image.objects.none(), error_messages={"required": _("Choose an image.")}
+    )
+    flavor = forms.CharField(max_length=20, required=False)
+    vcpus = forms.IntegerField(required=False, min_value=1)
+    memory_mib = forms.IntegerField(required=False, min_value=1)
+    disk_gib = forms.IntegerField(required=False, min_value=1)
+    network = forms.CharField(max_length=64)
+    copy = forms.ChoiceField(choices=VM.Copy.choices, initial=VM.Copy.LINKED)
+    user = forms.CharField(max_length=64, required=False)
+    keys = forms.MultipleChoiceField(required=False)
+    pasted_key = forms.CharField(required=False, max_length=20_000)
+    password_mode = forms.ChoiceField(
+        choices=[("none", ""), ("generate", ""), ("choose", "")], required=False
+    )
+    password = forms.CharField(required=False, max_length=256, strip=False)
+    user_data = forms.CharField(required=False, strip=False)
+    hostname = forms.CharField(max_length=200, required=False)
+    start = forms.BooleanField(required=False)
+    tags = forms.CharField(required=False, max_length=1000)
+    description = forms.CharField(required=False, max_length=2000)
+    team = forms.ModelChoiceField(Team.objects.none(), required=False)
+    idempotency_key = forms.CharField(max_length=64, required=False)
+
+    def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.user = user
+        self.images = [
+            image
+            for image in Image.objects.visible_to(user).filter(state=Image.State.READY)
+            if image.published or user.is_admin
+        ]
+        self.flavors = list(Flavor.objects.filter(published=True))
+        self.ssh_keys = list(user.ssh_keys.all())
+        self.networks = network_choices()
+        self.teams = _teams(user)
+        self.fields["image"].queryset = Image.objects.filter(  # type: ignore[attr-defined]
+            pk__in=[image.pk for image in self.images]
+        )
+        self.fields["team"].queryset = Team.objects.filter(  # type: ignore[attr-defined]
+            pk__in=[team.pk for team in self.teams]
+        )
+        self.fields["keys"].choices = [  # type: ignore[attr-defined]
+            (str(key.pk), key.name) for key in self.ssh_keys
+        ]
+
+    def clean_flavor(self) -> Flavor | None:
+        word = self.cleaned_data["flavor"]
+        if not word or word == CUSTOM:
+            return None
+        found = next((one for one in self.flavors if str(one.pk) == word), None)
+        if found is None:
+            raise forms.ValidationError(_("This size is not offered any more. Choose another."))
+        return found
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        if data.get("flavor"):
+            data["vcpus"] = data["memory_mib"] = None
+        if data.get("password_mode") == "choose" and not data.get("password"):
+            self.add_error("password", _("Type a password, or have one generated."))
+        return data
+
+    def chosen_keys(self) -> list[str]:
+        """The texts of the ticked keys, and those that were pasted, one a line."""
+        ticked = set(self.cleaned_data.get("keys") or ())
+        kept = [key.public_key for key in self.ssh_keys if str(key.pk) in ticked]
+        pasted = self.cleaned_data.get("pasted_key") or ""
+        return kept + [line.strip() for line in pasted.splitlines() if line.strip()]
+
+    def value(self, name: str) -> str:
+        """What the input holds now: what was typed, else where it starts."""
+        value = self[name].value()
+        return "" if value is None else str(value)
+
+
+class EditForm(forms.Form):
+    name = forms.CharField(max_length=200, strip=True)
+    description = forms.CharField(required=False, max_length=2000)
+    tags = forms.CharField(required=False, max_length=1000)
+
+    @classmethod
+    def of(cls, vm: VM) -> EditForm:
+        tags = " ".join(tag.name for tag in vm.tags.all())
+        return cls(initial={"name": vm.name, "description": vm.description, "tags": tags})
+
+    def changes(self) -> dict[str, Any]:
+        return {
+            "name": self.cleaned_data["name"],
+            "description": self.cleaned_data["description"],
+            "tags": split_tags(self.cleaned_data["tags"]),
+        }
+
+
+def _teams(user: User) -> list[Team]:
+    """Where this person may create, their own first."""
+    mine = Team.objects.filter(memberships__user=user) | Team.objects.filter(personal_of=user)
+    able = [team for team in mine.distinct() if policy.can(user, Action.TEAM_CREATE_VM, team)]
+    return sorted(able, key=lambda team: (team.personal_of_id != user.pk, team.name))

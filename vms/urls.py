@@ -1,0 +1,20 @@
+"""Addresses of the machines' pages. Fragments are the same addresses with ``?part=``."""
+
+from django.urls import path
+
+from vms.views import create, dashboard, frame, machine, machines
+
+urlpatterns = [
+    path("", dashboard.show, name="dashboard"),
+    path("jump/", frame.jump, name="jump"),
+    path("frame/tray/", frame.tray, name="frame_tray"),
+    path("machines/", machines.show, name="vm_list"),
+    path("machines/bulk/", machines.bulk, name="vm_bulk"),
+    path("machines/new/", create.show, name="vm_create"),
+    path("machines/new/preview/", create.preview, name="vm_create_preview"),
+    path("machines/<uuid:uuid>/", machine.show, name="vm_detail"),
+    path("machines/<uuid:uuid>/edit/", machine.edit, name="vm_edit"),
+    path("machines/<uuid:uuid>/retry/", machine.retry, name="vm_retry"),
+    path("machines/<uuid:uuid>/cancel/", machine.cancel, name="vm_cancel"),
+    path("machines/<uuid:uuid>/<slug:word>/", machine.act, name="vm_action"),
+]

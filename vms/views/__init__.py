@@ -1,0 +1,1 @@
+"""Pages: fetch with access, validate, call one service, respond."""

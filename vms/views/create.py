@@ -1,0 +1,262 @@
+"""Create: one page, checked and priced as it is filled in."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.http import HttpResponse, HttpResponseRedirect, QueryDict
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods, require_POST
+
+from accounts import messages, sshkeys
+from accounts.access import SignedInRequest, signed_in
+from accounts.errors import DomainError, Forbidden, Invalid, NotFound, QuotaExceeded
+from accounts.fragments import render_page
+from accounts.models import Team
+from vms import cloudconfig, commands, names, passwords, provisioning
+from vms.forms import CUSTOM, CreateForm, split_tags
+from vms.models import VM, Image
+from vms.provisioning.validation import disk_minimum_gib
+from vms.views import secrets
+
+
+@signed_in
+@require_http_methods(["GET", "HEAD", "POST"])
+def show(request: SignedInRequest) -> HttpResponse:
+    if request.method != "POST":
+        form = CreateForm(user=request.user, initial=_initial(request))
+        return render_page(request, "vms/create.html", _context(form))
+    form = CreateForm(request.POST, user=request.user)
+    password = ""
+    refused = ""
+    if form.is_valid():
+        password = _password(form)
+        try:
+            vm = _request(request, form, password)
+        except Invalid as error:
+            _mark(form, error)
+        except (NotFound, Forbidden):
+            raise
+        except DomainError as error:
+            refused = messages.text(error.code, error.params)
+            context = _context(form, refused=refused, quota=isinstance(error, QuotaExceeded))
+            return render_page(request, "vms/create.html", context, status=error.status)
+        else:
+            response = HttpResponseRedirect(reverse("vm_detail", args=[vm.uuid]))
+            if password:
+                secrets.keep(response, vm, password)
+            return response
+    return render_page(request, "vms/create.html", _context(form), status=422)
+
+
+@signed_in
+@require_POST
+def preview(request: SignedInRequest) -> HttpResponse:
+    """What it would use, the equal commands, and what is wrong with what is typed so far."""
+    form = CreateForm(request.POST, user=request.user)
+    form.is_valid()
+    return render(request, "vms/parts/create_preview.html", _context(form, typed=True))
+
+
+def _request(request: SignedInRequest, form: CreateForm, password: str) -> VM:
+    data = form.cleaned_data
+    vm, _job = provisioning.request_vm(
+        actor=request.user,
+        team=data["team"],
+        name=data["name"],
+        image=data["image"],
+        flavor=data["flavor"],
+        vcpus=data["vcpus"],
+        memory_mib=data["memory_mib"],
+        disk_gib=data["disk_gib"],
+        network=data["network"],
+        copy=data["copy"],
+        user=data["user"],
+        password=password,
+        ssh_keys=form.chosen_keys(),
+        user_data=data["user_data"],
+        hostname=data["hostname"],
+        start=data["start"],
+        tags=split_tags(data["tags"]),
+        description=data["description"],
+        idempotency_key=data["idempotency_key"],
+    )
+    return vm
+
+
+def _password(form: CreateForm) -> str:
+    match form.cleaned_data["password_mode"]:
+        case "generate":
+            return passwords.generate()
+        case "choose":
+            return str(form.cleaned_data["password"])
+    return ""
+
+
+# Inputs of the service that the form spreads over others.
+_SHOWN_AT = {"ssh_keys": "pasted_key"}
+
+
+def _mark(form: CreateForm, error: Invalid) -> None:
+    """Each wrong input beside its field, in the reader's language."""
+    texts = messages.field_texts(error)
+    for field, text in texts.items():
+        name = _SHOWN_AT.get(field, field)
+        form.add_error(name if name in form.fields else None, text)
+    if not texts:
+        form.add_error(None, messages.text(error.code, error.params))
+
+
+def _initial(request: SignedInRequest) -> dict[str, Any]:
+    asked: QueryDict = request.GET
+    return {
+        "name": names.suggest(request.user),
+        "image": asked.get("image", ""),
+        "flavor": asked.get("flavor", ""),
+        "copy": VM.Copy.LINKED,
+        "password_mode": "none",
+        "keys": [str(key.pk) for key in request.user.ssh_keys.all()],
+        "start": True,
+        "idempotency_key": uuid.uuid4().hex,
+        "team": asked.get("team", ""),
+    }
+
+
+def _context(
+    form: CreateForm, *, refused: str = "", quota: bool = False, typed: bool = False
+) -> dict[str, Any]:
+    image = _image(form)
+    size = _size(form, image)
+    team = _team(form)
+    impacts = (
+        provisioning.quota_impact(
+            form.user,
+            team,
+            vcpus=size["vcpus"],
+            memory_mib=size["memory_mib"],
+            disk_gib=size["disk_gib"],
+            start=_starts(form),
+        )
+        if team
+        else []
+    )
+    return {
+        "form": form,
+        "image": image,
+        "flavor": form.value("flavor") or _first_flavor(form, image),
+        "custom": CUSTOM,
+        "size": size,
+        "team": team,
+        "impacts": [one for one in impacts if one.asked],
+        "missing": [one for one in impacts if one.missing],
+        "commands": _commands(form, image, size),
+        "refused": refused,
+        "refused_by_quota": quota,
+        "first_error": next(iter(form.errors), "") if form.is_bound and not typed else "",
+        "name_text": _name_problem(form, team),
+        "cloud_text": _cloud_problem(form),
+        "key_text": _key_problem(form),
+        "mode": form.value("password_mode") or "none",
+        "ticked_keys": form["keys"].value() or [],
+        "typed": typed,
+    }
+
+
+def _image(form: CreateForm) -> Image | None:
+    wanted = form.value("image")
+    found = next((image for image in form.images if str(image.pk) == wanted), None)
+    return found or (form.images[0] if form.images and not wanted else None)
+
+
+def _team(form: CreateForm) -> Team | None:
+    wanted = form.value("team")
+    found = next((team for team in form.teams if str(team.pk) == wanted), None)
+    return found or (form.teams[0] if form.teams else None)
+
+
+def _first_flavor(form: CreateForm, image: Image | None) -> str:
+    """The smallest size that carries the image well."""
+    needs = (image.recommended_memory_mib or image.min_memory_mib) if image else 0
+    able = [flavor for flavor in form.flavors if flavor.memory_mib >= needs]
+    chosen = able[0] if able else (form.flavors[-1] if form.flavors else None)
+    return str(chosen.pk) if chosen else CUSTOM
+
+
+def _starts(form: CreateForm) -> bool:
+    return bool(form["start"].value()) if form.is_bound else True
+
+
+def _size(form: CreateForm, image: Image | None) -> dict[str, int]:
+    word = form.value("flavor") or _first_flavor(form, image)
+    flavor = next((one for one in form.flavors if str(one.pk) == word), None)
+    least = disk_minimum_gib(image) if image else 1
+    default_disk = max(
+        flavor.disk_gib if flavor else (image.recommended_disk_gib if image else 0), least
+    )
+    return {
+        "vcpus": flavor.vcpus if flavor else _whole(form.value("vcpus"), 1),
+        "memory_mib": flavor.memory_mib if flavor else _whole(form.value("memory_mib"), 1024),
+        "disk_gib": _whole(form.value("disk_gib"), default_disk),
+        "default_disk_gib": default_disk,
+        "least_disk_gib": least,
+    }
+
+
+_LARGEST = 10**9
+
+
+def _whole(text: str, default: int) -> int:
+    """A number that is still being typed: anything else counts as not typed."""
+    return min(int(text), _LARGEST) if text.isascii() and text.isdecimal() and int(text) else default
+
+
+def _name_problem(form: CreateForm, team: Team | None) -> str:
+    name = form.value("name")
+    if not form.is_bound or team is None:
+        return ""
+    try:
+        names.validate_name(name)
+    except Invalid as error:
+        return messages.text(error.code, error.params)
+    code = provisioning.name_problem(team, name)
+    return messages.text(code, {"name": name, "team": team.name}) if code else ""
+
+
+def _cloud_problem(form: CreateForm) -> str:
+    text = form.value("user_data")
+    if not text.strip():
+        return ""
+    try:
+        cloudconfig.parse(text, first_user=form.value("user"))
+    except Invalid as error:
+        return messages.text(error.fields.get("user_data", error.code), error.params)
+    return ""
+
+
+def _key_problem(form: CreateForm) -> str:
+    for line in form.value("pasted_key").splitlines():
+        if not line.strip():
+            continue
+        try:
+            sshkeys.parse(line.strip())
+        except Invalid as error:
+            return messages.text(error.code, error.params)
+    return ""
+
+
+def _commands(form: CreateForm, image: Image | None, size: dict[str, int]) -> list[str]:
+    if image is None:
+        return []
+    return commands.show_create(
+        name=form.value("name") or _("name"),
+        image=image,
+        vcpus=size["vcpus"],
+        memory_mib=size["memory_mib"],
+        disk_gib=size["disk_gib"],
+        network=form.value("network") or (form.networks[0][0] if form.networks else "default"),
+        copy=form.value("copy") or VM.Copy.LINKED.value,
+        start=_starts(form),
+    )

@@ -1,0 +1,163 @@
+"""A machine's page, its verbs, and the dialogs before those that lose something."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.http import HttpResponse
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_POST, require_safe
+
+from accounts import messages, policy
+from accounts.access import SignedInRequest, signed_in
+from accounts.errors import Invalid, NotFound
+from accounts.fragments import done, render_page
+from accounts.policy import Action
+from jobs import services as job_services
+from jobs.models import Job
+from vms import lifecycle, presentation, queries, services, timeline
+from vms.forms import EditForm
+from vms.models import VM
+from vms.presentation import MachineView, StepView
+from vms.verbs import Verb
+from vms.views import secrets
+
+TABS = ("overview", "hardware", "timeline")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateProgress:
+    """How the machine was or is being made, as long as that is news."""
+
+    job: Job
+    steps: list[StepView]
+    share: float | None
+    failed: bool
+    why: str
+
+
+@signed_in
+@require_safe
+def show(request: SignedInRequest, uuid: UUID) -> HttpResponse:
+    vm = queries.one(request.user, uuid)
+    machine = presentation.machine(vm, request.user)
+    tab = request.GET.get("tab", "overview")
+    tab = tab if tab in TABS else "overview"
+    context = {
+        "machine": machine,
+        "vm": vm,
+        "tab": tab,
+        "primary": _primary(machine),
+        "verb": _verb_asked(machine, request.GET.get("verb", "")),
+        "volumes": presentation.volumes(vm),
+        "secret": secrets.read(request, vm),
+        "edit_form": EditForm.of(vm),
+    }
+    if request.GET.get("part", "machine") == "machine":
+        context |= {"making": _making(vm), "entries": timeline.entries(vm, 50 if tab == "timeline" else 6)}
+    parts = {"machine", "menu", "confirm", "edit"}
+    response = render_page(request, "vms/detail.html", context, parts=parts)
+    if context["secret"] and not request.GET.get("part"):
+        secrets.forget(response, vm)
+    return response
+
+
+@signed_in
+@require_POST
+def act(request: SignedInRequest, uuid: UUID, word: str) -> HttpResponse:
+    """``word`` is a verb as the address spells it: ``force-off``."""
+    verb = word.replace("-", "_")
+    if verb not in lifecycle.VERBS or "_" in word:
+        raise NotFound
+    vm = queries.one(request.user, uuid)
+    confirm_name = request.POST.get("confirm_name", "").strip()
+    job = lifecycle.request(vm, verb, actor=request.user, confirm_name=confirm_name)
+    text = _("%(what)s: %(name)s") % {"what": presentation.task(job).word, "name": vm.name}
+    goal = reverse("vm_list") if verb == Verb.DELETE.value else ""
+    on_its_page = request.POST.get("from") == "page"
+    return done(
+        request,
+        text,
+        tone="work",
+        changed=f"vm:{vm.uuid} vm job",
+        goal=goal if on_its_page else "",
+    )
+
+
+@signed_in
+@require_POST
+def edit(request: SignedInRequest, uuid: UUID) -> HttpResponse:
+    vm = queries.one(request.user, uuid)
+    form = EditForm(request.POST)
+    if not form.is_valid():
+        raise Invalid("invalid", fields=dict.fromkeys(form.errors, "invalid"))
+    services.edit_vm(vm, actor=request.user, **form.changes())
+    return done(request, _("Saved."), changed=f"vm:{vm.uuid} vm")
+
+
+@signed_in
+@require_POST
+def cancel(request: SignedInRequest, uuid: UUID) -> HttpResponse:
+    """Stop what is being done with the machine, and clean up."""
+    vm = queries.one(request.user, uuid)
+    job = presentation.active_job(vm)
+    if job is None:
+        return done(request, _("It had just ended."), changed=f"vm:{vm.uuid} job")
+    policy.require(request.user, Action.JOB_CANCEL, job)
+    job_services.cancel(job, actor=request.user)
+    return done(
+        request, _("It is being stopped and cleaned up."), tone="work", changed=f"vm:{vm.uuid} job"
+    )
+
+
+@signed_in
+@require_POST
+def retry(request: SignedInRequest, uuid: UUID) -> HttpResponse:
+    """The last failed job once more, with the same input."""
+    vm = queries.one(request.user, uuid)
+    job = vm.jobs.filter(state__in=Job.FINAL_STATES).order_by("-created_at").first()
+    if job is None:
+        raise NotFound
+    job_services.retry(job, actor=request.user)
+    return done(request, _("It is tried again."), tone="work", changed=f"vm:{vm.uuid} job")
+
+
+# --- what the page needs -------------------------------------------------------------------------
+
+_PRIMARY_BY_STATE = {
+    "running": Verb.SHUTDOWN,
+    "shutoff": Verb.START,
+    "crashed": Verb.START,
+    "paused": Verb.RESUME,
+}
+
+
+def _primary(machine: MachineView) -> presentation.VerbView | None:
+    """The one verb that most people want in this state."""
+    verb = _PRIMARY_BY_STATE.get(machine.vm.observed)
+    if verb is None or machine.state.key == "working":
+        return None
+    view = machine.verb(verb.value)
+    return view if view.allowed else None
+
+
+def _verb_asked(machine: MachineView, name: str) -> presentation.VerbView | None:
+    name = name.replace("-", "_")
+    return next((view for view in machine.verbs if view.verb == name), None)
+
+
+def _making(vm: VM) -> CreateProgress | None:
+    """The create job while it works, and after it failed or its first boot did."""
+    job = vm.jobs.filter(kind="vm.create").prefetch_related("steps").order_by("-created_at").first()
+    if job is None or job.state == Job.State.SUCCEEDED:
+        return None
+    failed = job.state in (Job.State.FAILED, Job.State.CANCELLED)
+    return CreateProgress(
+        job=job,
+        steps=presentation.steps(job),
+        share=presentation.task(job).progress,
+        failed=failed,
+        why=messages.text(job.error_code, job.error_params) if job.error_code else "",
+    )
