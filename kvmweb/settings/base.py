@@ -5,6 +5,7 @@ import os
 import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import environ
 
@@ -106,6 +107,8 @@ TEMPLATES: list[dict[str, Any]] = [
 DATABASES: dict[str, dict[str, Any]] = {
     "default": env.db_url("KVMWEB_DATABASE_URL", default=f"sqlite:///{VAR_DIR / 'kvmweb.sqlite3'}")
 }
+# A socket's folder stands quoted in the URL (postgres://user@%2Frun%2Fpostgresql/kvmweb).
+DATABASES["default"]["HOST"] = unquote(DATABASES["default"].get("HOST") or "")
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["OPTIONS"] = {
         "timeout": 30,
@@ -240,7 +243,7 @@ SITE_MARK = env.str(
 CONSOLE_CARRIER = env.str("KVMWEB_CONSOLE_CARRIER", default="asgi")  # asgi | websockify
 CONSOLE_TICKET_TTL_S = 30
 CONSOLE_IDLE_TIMEOUT_S = env.int("KVMWEB_CONSOLE_IDLE_TIMEOUT_S", default=3600)
-# Only tests and drills set this: "step-key:before", "step-key:after" and so on. See jobs.failpoints.
+# Only tests and drills set this; see jobs.failpoints.
 FAILPOINTS_FILE = env.str("KVMWEB_FAILPOINTS_FILE", default="")
 JOB_LEASE_S = env.int("KVMWEB_JOB_LEASE_S", default=60)
 JOB_HEARTBEAT_S = env.int("KVMWEB_JOB_HEARTBEAT_S", default=10)

@@ -39,9 +39,7 @@ def test_the_refusal_says_which_limit_whose_and_by_how_much(vm, admin, team) -> 
     with pytest.raises(QuotaExceeded) as caught:
         take(vm, vcpus=4, machines=1)
     params = dict(caught.value.params)
-    assert params.pop("short") == [
-        {"resource": "vcpus", "scope": "team", "hard": 8, "missing": 2}
-    ]
+    assert params.pop("short") == [{"resource": "vcpus", "scope": "team", "hard": 8, "missing": 2}]
     assert params == {
         "resource": "vcpus",
         "scope": "team",
@@ -94,9 +92,7 @@ def test_the_teams_limit_binds_a_member_with_a_higher_one(
     assert caught.value.params["scope"] == "team"
 
 
-def test_lowering_destroys_nothing_and_blocks_growth_of_that_resource_only(
-    vm, admin, team
-) -> None:
+def test_lowering_destroys_nothing_and_blocks_growth_of_that_resource_only(vm, admin, team) -> None:
     take(vm, vcpus=4, disk_gib=50)
     quotas.set_limit(actor=admin, resource=R.VCPUS, hard=2, team=team)
     assert quotas.usage(team)[R.VCPUS] == 4
