@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.asgi import get_asgi_application
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kvmweb.settings")
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kvmweb.settings.base")
 pages = get_asgi_application()  # sets Django up: what follows imports models
 
 from channels.auth import AuthMiddlewareStack  # noqa: E402
@@ -22,13 +22,14 @@ from vms.routing import raw_websocket_routes  # noqa: E402
 from vms.routing import websocket_urlpatterns as vm_routes  # noqa: E402
 
 
-async def no_such_socket(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001
+async def refuse(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001
     """Refuse the handshake (403), rather than the router's exception for an unknown path."""
     await send({"type": "websocket.close"})
 
 
+no_such_socket: Any = refuse  # ASGI applications, where Django's stubs want views
 with_session: Any = AllowedHostsOriginValidator(
-    AuthMiddlewareStack(URLRouter([*job_routes, *vm_routes, re_path(r"", no_such_socket)]))
+    AuthMiddlewareStack(URLRouter([*job_routes, *vm_routes, re_path(r"", no_such_socket)]))  # type: ignore[list-item]
 )
 everything: Any = [*raw_websocket_routes, re_path(r"", with_session)]
 application = ProtocolTypeRouter({"http": pages, "websocket": URLRouter(everything)})

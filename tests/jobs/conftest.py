@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -83,9 +84,7 @@ def start_worker(
             log=log,
         )
         started.append(process)
-        wait_for(
-            lambda: "ready." in log.read_text() or not process.alive(), f"{name} is ready"
-        )
+        wait_for(lambda: "ready." in log.read_text() or not process.alive(), f"{name} is ready")
         assert process.alive(), log.read_text()
         return process
 
@@ -94,7 +93,7 @@ def start_worker(
         process.kill()
     # What a person debugging needs; pytest shows it for failed tests only.
     for process in started:
-        print(process.log.read_text()[-6000:])
+        sys.stdout.write(process.log.read_text()[-6000:])
 
 
 @pytest.fixture
@@ -127,5 +126,9 @@ def settle(*jobs: Job, timeout_s: float = 60) -> None:
         reconcile.run()
         return all(state(job) in Job.FINAL_STATES for job in jobs)
 
-    wait_for(all_over, f"{[(job.kind, state(job)) for job in jobs]} are final",
-             timeout_s=timeout_s, every_s=0.5)
+    wait_for(
+        all_over,
+        f"{[(job.kind, state(job)) for job in jobs]} are final",
+        timeout_s=timeout_s,
+        every_s=0.5,
+    )
