@@ -12,9 +12,11 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 from accounts.api import router as accounts_router
 from accounts.apiauth import user_auth
 from accounts.errors import DomainError
+from hosts.api import router as hosts_router
 from jobs.api import router as jobs_router
 from kvmweb import __version__, problems
 from vms.api import router as vms_router
+from vms.images.api import router as images_router
 
 DESCRIPTION = """\
 Everything that the pages do. Send `Authorization: Bearer kvmw_...` (made on your profile).
@@ -36,7 +38,7 @@ api = NinjaAPI(
     auth=user_auth,
     urls_namespace="api",
 )
-for _router in (accounts_router, jobs_router, vms_router):
+for _router in (accounts_router, jobs_router, hosts_router, vms_router, images_router):
     api.add_router("", _router)
 
 

@@ -246,6 +246,7 @@ register(
         "image.icon_unknown": _("There is no such icon."),
         "image.text_invalid": _("This has at most %(image_text_limit)s characters, in one line."),
         "image.size_invalid": _("This size is out of range."),
+        "image.catalogue_unknown": _("The catalogue has no such image."),
         "image.source_missing": _("Give the address of the image (url)."),
         "image.wrong_state": _("“%(name)s” is not in a state in which this can be done."),
         "image.being_deleted": _("“%(name)s” is being deleted."),

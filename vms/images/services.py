@@ -32,6 +32,7 @@ __all__ = [
     "add_file",
     "add_url",
     "announce",
+    "change",
     "delete",
     "edit",
     "ensure_copy",
@@ -127,6 +128,28 @@ def edit(image: Image, *, actor: User, about: Details) -> Image:
             audit.record(actor, "image.edit", row, before=before, after=after)
             announce(row)
     return row
+
+
+@transaction.atomic
+def change(
+    image: Image,
+    *,
+    actor: User,
+    about: Details,
+    published: bool | None = None,
+    retired: bool | None = None,
+) -> Image:
+    """Several changes as one: all of them or none. None leaves as it is."""
+    image = edit(image, actor=actor, about=about)
+    if retired is True and image.state != State.RETIRED:
+        image = retire(image, actor=actor)
+    elif retired is False and image.state == State.RETIRED:
+        image = restore(image, actor=actor)
+    if published is True and not image.published:
+        image = publish(image, actor=actor)
+    elif published is False and image.published:
+        image = unpublish(image, actor=actor)
+    return image
 
 
 def publish(image: Image, *, actor: User) -> Image:
