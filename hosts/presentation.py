@@ -165,7 +165,7 @@ def _row(host: Host, room: Capacity) -> HostRow:
         away=away(host),
         acceleration=acceleration(host),
         capacity=room,
-        problems=sum(1 for check in host.checks if check.get("result") in ("fail", "warn")),
+        problems=sum(1 for found in findings(host.checks) if found.result in ("fail", "warn")),
     )
 
 

@@ -99,7 +99,7 @@ def _validate(host: Host) -> None:
         if field not in wanted:
             setattr(host, field, empty)
     try:
-        host.clean_fields(exclude=["facts", "checks"])
+        host.clean_fields(exclude=_OTHER_FIELDS)
     except ValidationError as error:
         fields = dict.fromkeys(error.message_dict, "host.field_wrong")
         raise Invalid("host.invalid", fields=fields) from error
@@ -107,6 +107,18 @@ def _validate(host: Host) -> None:
         connections.uri_of(host)
     except ValueError as error:
         raise Invalid("host.invalid", fields={_field_of(error): "host.field_wrong"}) from error
+
+
+# All that is not typed: read from the host, or set elsewhere.
+_OTHER_FIELDS = {field.name for field in Host._meta.fields} - {
+    "name",
+    "transport",
+    "socket_path",
+    "address",
+    "port",
+    "username",
+    "ssh_host_key",
+}
 
 
 def _field_of(error: ValueError) -> str:

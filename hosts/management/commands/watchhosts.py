@@ -12,6 +12,8 @@ from hosts.watch.supervisor import Supervisor
 
 
 class Command(BaseCommand):
+    # They import every page and the whole API: half of the memory of a process that has neither.
+    requires_system_checks = ()
     help = (
         "Listens to the hosts' events and keeps the site's machines up to date. Runs until "
         "SIGTERM. Run one, or several that share the hosts among them (--host)."
