@@ -127,8 +127,8 @@ def amount(number: int, resource: str) -> str:
 
 @register.filter
 def percent(share: float | None) -> str:
-    """0 to 1 as ``42 %``."""
-    return "" if share is None else f"{round(share * 100)} %"
+    """0 to 1 as ``42 %``; nothing yet for what has not begun."""
+    return f"{round(share * 100)} %" if share else ""
 
 
 @register.simple_tag
@@ -171,7 +171,10 @@ def duration(seconds: float | None) -> str:
     if whole < 60:
         return _("%(s)d s") % {"s": whole}
     if whole < 3600:
-        return _("%(m)d min %(s)d s") % {"m": whole // 60, "s": whole % 60}
+        minutes, rest = divmod(whole, 60)
+        if not rest:
+            return _("%(m)d min") % {"m": minutes}
+        return _("%(m)d min %(s)d s") % {"m": minutes, "s": rest}
     if whole < 86400:
         return _("%(h)d h %(m)d min") % {"h": whole // 3600, "m": whole % 3600 // 60}
     days = whole // 86400
@@ -186,7 +189,12 @@ def time_left(share: float | None, started: datetime | None) -> str:
     gone = (timezone.now() - started).total_seconds()
     if gone < 10:
         return ""
-    return _("about %(time)s left") % {"time": duration(gone / share * (1 - share))}
+    left = gone / share * (1 - share)
+    return _("about %(time)s left") % {"time": duration(left if left < 90 else _minutes(left))}
+
+
+def _minutes(seconds: float) -> float:
+    return -(-seconds // 60) * 60
 
 
 @register.simple_tag

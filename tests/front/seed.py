@@ -52,7 +52,7 @@ def base() -> Demo:
     team, _new = Team.objects.get_or_create(name="ops", kind="team")
     Membership.objects.get_or_create(team=team, user=member, defaults={"role": "manager"})
     Membership.objects.get_or_create(team=team, user=admin, defaults={"role": "member"})
-    limits = {"machines": 20, "vcpus": 24, "memory_mib": 49152, "disk_gib": 600}
+    limits = {"machines": 40, "vcpus": 96, "memory_mib": 196608, "disk_gib": 800}
     for resource, hard in limits.items():
         QuotaLimit.objects.update_or_create(
             scope="site", resource=resource, defaults={"hard": hard}

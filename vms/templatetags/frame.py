@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 
 from accounts import messages, preferences, quotas
 from accounts.models import Resource, User
+from accounts.quotas import Impact
 from jobs import registry
 from jobs.models import Job
 from vms import presentation
@@ -123,7 +124,7 @@ def quota_gauge(context: template.Context) -> Gauge | None:
         return None
     fullest = max(limited, key=lambda impact: impact.used / impact.hard)
     return Gauge(
-        text=f"{_bare(fullest.used_text)}/{fullest.hard_text}",
+        text=_gauge_text(fullest),
         title=" · ".join(
             _("%(resource)s: %(used)s of %(hard)s")
             % {"resource": one.label, "used": one.used_text, "hard": one.hard_text}
@@ -133,8 +134,10 @@ def quota_gauge(context: template.Context) -> Gauge | None:
     )
 
 
-def _bare(text: str) -> str:
-    return text.split(" ")[0]
+def _gauge_text(impact: Impact) -> str:
+    """``5/8 vCPU``, ``12/16 GiB``."""
+    text = f"{impact.used_text.split(' ')[0]}/{impact.hard_text}"
+    return f"{text} vCPU" if impact.resource == Resource.VCPUS else text
 
 
 def tray_context(user: User) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from accounts import messages, sshkeys
 from accounts.access import SignedInRequest, signed_in
 from accounts.errors import DomainError, Forbidden, Invalid, NotFound, QuotaExceeded
 from accounts.fragments import render_page
-from accounts.models import Team
+from accounts.models import Resource, Team
+from accounts.quotas import Impact
 from vms import cloudconfig, commands, names, passwords, provisioning
 from vms.forms import CUSTOM, CreateForm, split_tags
 from vms.models import VM, Image
@@ -150,7 +151,7 @@ def _context(
         "custom": CUSTOM,
         "size": size,
         "team": team,
-        "impacts": [one for one in impacts if one.asked],
+        "impacts": _worth_showing(impacts),
         "missing": [one for one in impacts if one.missing],
         "commands": _commands(form, image, size),
         "refused": refused,
@@ -163,6 +164,15 @@ def _context(
         "ticked_keys": form["keys"].value() or [],
         "typed": typed,
     }
+
+
+def _worth_showing(impacts: list[Impact]) -> list[Impact]:
+    """What is limited; without any limit, what everybody counts in."""
+    asked = [one for one in impacts if one.asked]
+    plain = {Resource.MACHINES, Resource.VCPUS, Resource.MEMORY_MIB, Resource.DISK_GIB}
+    return [one for one in asked if not one.unlimited] or [
+        one for one in asked if one.resource in plain
+    ]
 
 
 def _image(form: CreateForm) -> Image | None:
@@ -258,5 +268,17 @@ def _commands(form: CreateForm, image: Image | None, size: dict[str, int]) -> li
         disk_gib=size["disk_gib"],
         network=form.value("network") or (form.networks[0][0] if form.networks else "default"),
         copy=form.value("copy") or VM.Copy.LINKED.value,
+        user=form.value("user") or image.default_user,
+        has_password=form.value("password_mode") in ("generate", "choose"),
+        ssh_keys=_keys_so_far(form),
+        user_data=form.value("user_data"),
+        hostname=form.value("hostname"),
         start=_starts(form),
     )
+
+
+def _keys_so_far(form: CreateForm) -> list[str]:
+    ticked = set(form["keys"].value() or ())
+    kept = [key.public_key for key in form.ssh_keys if str(key.pk) in ticked]
+    pasted = form.value("pasted_key").splitlines()
+    return kept + [line.strip() for line in pasted if line.strip()]
