@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from typing import Any
 from uuid import UUID
 
 import libvirt
-from lxml import etree
 
 from hosts.virt import deadlines, parse
+from hosts.virt.client import host
 from hosts.virt.client.volumes import VolumeCalls
-from hosts.virt.connection import WORK_TIMEOUT_S
+from hosts.virt.connection import WORK_TIMEOUT_S, Connection
 from hosts.virt.errors import AlreadyExists, NoSuchDomain, WrongState
 from hosts.virt.parse import PoolOfPath
 from hosts.virt.spec import DomainFacts, DomainSpec
 from hosts.virt.xml import edits
 from hosts.virt.xml.domain import Paths, domain_xml
-from hosts.virt.xml.metadata import KVMWEB_NS, KVMWEB_PREFIX, kvmweb_element
+from hosts.virt.xml.metadata import KVMWEB_NS, KVMWEB_PREFIX, bare_text
 
 log = logging.getLogger("kvmweb.virt")
 
@@ -30,6 +31,7 @@ WANTED_STATS = (
 )
 # Without NOWAIT one domain whose monitor hangs holds up the answer for all.
 NOWAIT = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+VIDEO_EVERYWHERE = "vga"
 UNDEFINE_TPM = 32  # VIR_DOMAIN_UNDEFINE_TPM
 UNDEFINE_TPM_SINCE = 8_009_000
 UNDEFINE_FLAGS = (
@@ -41,6 +43,10 @@ UNDEFINE_FLAGS = (
 
 
 class DomainCalls(VolumeCalls):
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self._videos: tuple[str, ...] | None = None
+
     # --- what is there ------------------------------------------------------------------------
 
     def list_domains(self) -> list[DomainFacts]:
@@ -60,6 +66,8 @@ class DomainCalls(VolumeCalls):
 
     def define(self, spec: DomainSpec) -> None:
         paths = self._paths(spec)
+        if spec.video not in self._video_models():
+            spec = dataclasses.replace(spec, video=VIDEO_EVERYWHERE)
         self.connection.call(lambda conn: _define(conn, spec, paths), WORK_TIMEOUT_S)
 
     def undefine(self, uuid: UUID) -> None:
@@ -105,6 +113,14 @@ class DomainCalls(VolumeCalls):
         self._on_domain(uuid, lambda dom: dom.resume())
 
     # --- what storage knows ---------------------------------------------------------------------
+
+    def _video_models(self) -> tuple[str, ...]:
+        """What this host's QEMU can show. Some distributions package virtio's apart."""
+        if self._videos is None:
+            self._videos = self.connection.call(
+                lambda conn: host.guest_support(conn, ()).video_models, WORK_TIMEOUT_S
+            )
+        return (*self._videos, "none")
 
     def _paths(self, spec: DomainSpec) -> Paths:
         """Where the spec's volumes are. NoSuchPool, NoSuchVolume."""
@@ -223,9 +239,7 @@ def _set_metadata(dom: Any, spec: DomainSpec) -> None:
         (libvirt.VIR_DOMAIN_METADATA_DESCRIPTION, spec.description or None),
     ):
         dom.setMetadata(kind, text, None, None, flags)
-    element = None
-    if spec.metadata is not None:
-        element = etree.tostring(kvmweb_element(spec.metadata), encoding="unicode")
+    element = bare_text(spec.metadata) if spec.metadata is not None else None
     dom.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, element, KVMWEB_PREFIX, KVMWEB_NS, flags)
 
 

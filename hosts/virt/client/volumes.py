@@ -96,23 +96,23 @@ class VolumeCalls(Calls):
     def clone_volume(
         self, pool: str, name: str, spec: VolumeSpec, progress: Progress
     ) -> VolumeFacts:
-        """libvirt has no way to stop such a copy: when ``progress`` raises, the new volume is
-        deleted as soon as the host has finished with it, by a thread that stays behind."""
+        """libvirt has no way to stop such a copy: when it fails or ``progress`` raises, the new
+        volume is deleted as soon as the host is done with it, by a thread that stays behind."""
         source = self.volume(pool, name)
         copy = deadlines.Call(lambda: self._copy(pool, name, spec), name="libvirt-clone")
         try:
             while not copy.wait(CLONE_TICK_S):
                 written = self._allocation(spec)
                 progress(min(written, source.allocation_bytes), source.allocation_bytes)
+            copy.result()
+            if self.volume(spec.pool, spec.name).capacity_bytes < spec.capacity_bytes:
+                self.resize_volume(spec.pool, spec.name, spec.capacity_bytes)
+            progress(source.allocation_bytes, source.allocation_bytes)
+            return self.volume(spec.pool, spec.name)
         except BaseException:
             cleanup = deadlines.Call(lambda: self._discard(copy, spec), name="libvirt-unclone")
             cleanup.wait(CLONE_STOP_WAIT_S)
             raise
-        copy.result()
-        if self.volume(spec.pool, spec.name).capacity_bytes < spec.capacity_bytes:
-            self.resize_volume(spec.pool, spec.name, spec.capacity_bytes)
-        progress(source.allocation_bytes, source.allocation_bytes)
-        return self.volume(spec.pool, spec.name)
 
     def resize_volume(self, pool: str, name: str, capacity_bytes: int) -> None:
         self.connection.call(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lxml import etree
 
-from hosts.virt.spec import CdromSpec, DiskSpec, NicSpec
+from hosts.virt.spec import CdromSpec, DiskSpec, DomainSpec, NicSpec
 from hosts.virt.xml.build import add
 
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
@@ -66,12 +66,13 @@ def _boot(element: etree._Element, order: int | None) -> None:
         add(element, "boot", order=order)
 
 
-def serial_console(parent: etree._Element, name: str, *, log: bool) -> None:
-    """One pty, which is the console as well; virtlogd keeps what it says, over restarts."""
+def serial_console(parent: etree._Element, spec: DomainSpec) -> None:
+    """One pty, which is the console as well; virtlogd keeps what it says, over restarts. Which
+    chip it is follows from the machine type."""
     serial = add(parent, "serial", type="pty")
-    if log:
-        add(serial, "log", file=SERIAL_LOG.format(name=name), append="on")
-    add(serial, "target", type="isa-serial", port=0)
+    if spec.serial_log:
+        add(serial, "log", file=SERIAL_LOG.format(name=spec.name), append="on")
+    add(serial, "target", port=0)
     console = add(parent, "console", type="pty")
     add(console, "target", type="serial", port=0)
 

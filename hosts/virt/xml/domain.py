@@ -19,6 +19,7 @@ Paths = Mapping[tuple[str, str], str]  # (pool, volume) -> path on the host
 
 # q35 hot-plugs into free PCIe root ports only, and a port cannot be added to a running machine.
 SPARE_ROOT_PORTS = 6
+X86 = ("x86_64", "i686")
 
 
 def domain_xml(spec: DomainSpec, paths: Paths) -> str:
@@ -37,13 +38,14 @@ def domain_xml(spec: DomainSpec, paths: Paths) -> str:
     _os(root, spec)
     _features(root, spec)
     cpu(root, spec)
-    _clock(root)
+    _clock(root, spec)
     for event, action in (("poweroff", "destroy"), ("reboot", "restart"), ("crash", "destroy")):
         add(root, f"on_{event}", action)
-    # A guest that suspends itself to RAM or disk looks hung to its owner: offer neither.
-    pm = add(root, "pm")
-    add(pm, "suspend-to-mem", enabled="no")
-    add(pm, "suspend-to-disk", enabled="no")
+    if spec.arch in X86:
+        # A guest that suspends itself to RAM or disk looks hung to its owner: offer neither.
+        pm = add(root, "pm")
+        add(pm, "suspend-to-mem", enabled="no")
+        add(pm, "suspend-to-disk", enabled="no")
     _devices(root, spec, paths)
     return render(root)
 
@@ -73,7 +75,8 @@ def _os(root: etree._Element, spec: DomainSpec) -> None:
 def _features(root: etree._Element, spec: DomainSpec) -> None:
     features = add(root, "features")
     add(features, "acpi")
-    add(features, "apic")
+    if spec.arch in X86:
+        add(features, "apic")
     if spec.firmware == "secureboot":
         add(features, "smm", state="on")
 
@@ -91,8 +94,10 @@ def cpu(root: etree._Element, spec: DomainSpec) -> None:
         add(element, "feature", policy="disable", name="la57")
 
 
-def _clock(root: etree._Element) -> None:
+def _clock(root: etree._Element, spec: DomainSpec) -> None:
     clock = add(root, "clock", offset="utc")
+    if spec.arch not in X86:
+        return
     add(clock, "timer", name="rtc", tickpolicy="catchup")
     add(clock, "timer", name="pit", tickpolicy="delay")
     add(clock, "timer", name="hpet", present="no")
@@ -108,7 +113,7 @@ def _devices(root: etree._Element, spec: DomainSpec, paths: Paths) -> None:
     for nic in spec.nics:
         devices.nic(element, nic)
     _controllers(element, spec)
-    devices.serial_console(element, spec.name, log=spec.serial_log)
+    devices.serial_console(element, spec)
     if spec.agent_channel:
         devices.channel(element, devices.AGENT_CHANNEL)
     if spec.firstboot_channel:
@@ -123,7 +128,8 @@ def _devices(root: etree._Element, spec: DomainSpec, paths: Paths) -> None:
     devices.balloon(element, present=spec.balloon)
     if spec.rng:
         devices.rng(element)
-    add(element, "panic", model="isa")
+    if spec.arch in X86:
+        add(element, "panic", model="isa")
 
 
 def _controllers(element: etree._Element, spec: DomainSpec) -> None:
@@ -134,8 +140,8 @@ def _controllers(element: etree._Element, spec: DomainSpec) -> None:
         add(element, "controller", type="scsi", index=0, model="virtio-scsi")
     if serial:
         add(element, "controller", type="virtio-serial", index=0)
-    if spec.machine != "q35" and not spec.machine.startswith("pc-q35"):
-        return
+    if not spec.machine.startswith(("q35", "pc-q35", "virt")):
+        return  # no PCI Express
     add(element, "controller", type="pci", index=0, model="pcie-root")
     used = (
         sum(disk.bus == "virtio" for disk in spec.disks)

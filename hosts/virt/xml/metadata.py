@@ -21,13 +21,25 @@ FIELDS = ("name", "owner", "team", "site", "image")
 
 def kvmweb_element(metadata: DomainMetadata) -> etree._Element:
     """``<kvmweb:machine>`` with one child per field."""
+    return _machine(metadata, f"{{{KVMWEB_NS}}}", {KVMWEB_PREFIX: KVMWEB_NS})
+
+
+def bare_text(metadata: DomainMetadata) -> str:
+    """The same without its namespace, as ``virDomainSetMetadata`` wants it: that adds its own,
+    and refuses an element that has it already."""
+    return etree.tostring(_machine(metadata, "", {}), encoding="unicode")
+
+
+def _machine(
+    metadata: DomainMetadata, namespace: str, nsmap: dict[str | None, str]
+) -> etree._Element:
     machine = etree.Element(
-        f"{{{KVMWEB_NS}}}machine",
+        f"{namespace}machine",
         {"version": FORMAT_VERSION, "uuid": str(metadata.vm_uuid)},
-        nsmap={KVMWEB_PREFIX: KVMWEB_NS},
+        nsmap=nsmap,
     )
     for name in FIELDS:
-        child = etree.SubElement(machine, f"{{{KVMWEB_NS}}}{name}")
+        child = etree.SubElement(machine, f"{namespace}{name}")
         child.text = getattr(metadata, name)
     return machine
 

@@ -1,0 +1,139 @@
+"""The shapes that the product makes, each with a golden file of its name."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from hosts.virt.spec import (
+    CdromSpec,
+    DiskSpec,
+    DomainMetadata,
+    DomainSpec,
+    NicSpec,
+    VolumeSpec,
+)
+
+VM = UUID("5f1b3c52-8f0e-4a3e-9d51-0c6a2f6f7a11")
+GIB = 1024**3
+PATHS = {
+    ("default", "frodo"): "/var/lib/libvirt/images/frodo",
+    ("default", "frodo-data"): "/var/lib/libvirt/images/frodo-data",
+    ("default", "frodo-seed"): "/var/lib/libvirt/images/frodo-seed",
+    ("lvm", "frodo"): "/dev/vg0/frodo",
+}
+OWNED = DomainMetadata(
+    vm_uuid=VM, name="frodo", owner="frodo@shire", team="ring bearers", site="s1", image="debian-12"
+)
+SYSTEM_DISK = DiskSpec(pool="default", volume="frodo", boot_order=1)
+NIC = NicSpec(mac="52:54:00:aa:bb:cc")
+# Nothing beyond what every domain has: the shape of a probe or an import.
+BARE = DomainSpec(
+    uuid=VM,
+    name="bare",
+    vcpus=1,
+    memory_mib=256,
+    disks=(DiskSpec(pool="default", volume="frodo"),),
+    machine="pc",
+    cpu_mode="host-model",
+    agent_channel=False,
+    firstboot_channel=False,
+    serial_log=False,
+    vnc=False,
+    video="none",
+    rng=False,
+    balloon=False,
+)
+
+DOMAINS: dict[str, DomainSpec] = {
+    "domain-emulated": DomainSpec(
+        uuid=VM,
+        name="frodo",
+        vcpus=2,
+        memory_mib=2048,
+        disks=(SYSTEM_DISK,),
+        nics=(NIC,),
+        cdroms=(CdromSpec(pool="default", volume="frodo-seed"),),
+        os_id="http://debian.org/debian/12",
+        title="frodo (ring bearers)",
+        description="Kept by KVMWeb & <its friends>",
+        metadata=OWNED,
+    ),
+    "domain-kvm": DomainSpec(
+        uuid=VM,
+        name="frodo",
+        vcpus=2,
+        memory_mib=2048,
+        disks=(SYSTEM_DISK,),
+        nics=(NIC,),
+        domain_type="kvm",
+        autostart=True,
+        metadata=OWNED,
+    ),
+    "domain-bare": BARE,
+    "domain-uefi-installer": DomainSpec(
+        uuid=VM,
+        name="installer",
+        vcpus=2,
+        memory_mib=4096,
+        disks=(DiskSpec(pool="default", volume="frodo", boot_order=2),),
+        cdroms=(
+            CdromSpec(pool="default", volume="frodo-seed", boot_order=1),
+            CdromSpec(target="sdb"),
+        ),
+        nics=(NicSpec(mac="52:54:00:aa:bb:cc", model="e1000e", boot_order=3),),
+        firmware="uefi",
+        video="vga",
+    ),
+    "domain-secureboot-tpm": DomainSpec(
+        uuid=VM,
+        name="windows",
+        vcpus=4,
+        memory_mib=8192,
+        disks=(SYSTEM_DISK,),
+        nics=(NicSpec(mac="52:54:00:aa:bb:cc", network=None, bridge="br0"),),
+        firmware="secureboot",
+        tpm=True,
+    ),
+    "domain-several-disks": DomainSpec(
+        uuid=VM,
+        name="store",
+        vcpus=1,
+        memory_mib=512,
+        disks=(
+            DiskSpec(pool="lvm", volume="frodo", format="raw", cache="none", discard=None),
+            DiskSpec(
+                pool="default", volume="frodo-data", target="sdc", bus="scsi", serial="data-1"
+            ),
+        ),
+        nics=(NIC, NicSpec(mac="52:54:00:aa:bb:cd", network="lab")),
+    ),
+    "domain-arm": DomainSpec(
+        uuid=VM,
+        name="pine",
+        vcpus=1,
+        memory_mib=512,
+        disks=(SYSTEM_DISK,),
+        nics=(NIC,),
+        arch="aarch64",
+        machine="virt",
+        firmware="uefi",
+    ),
+}
+
+VOLUMES: dict[str, VolumeSpec] = {
+    "volume-qcow2": VolumeSpec(pool="default", name="frodo", capacity_bytes=10 * GIB),
+    "volume-raw-preallocated": VolumeSpec(
+        pool="default",
+        name="frodo-seed",
+        capacity_bytes=400 * 1024,
+        format="raw",
+        allocation_bytes=400 * 1024,
+    ),
+    "volume-overlay": VolumeSpec(
+        pool="default",
+        name="frodo",
+        capacity_bytes=10 * GIB,
+        backing_volume="frodo-data",
+        backing_format="qcow2",
+    ),
+}
