@@ -6,6 +6,7 @@ from typing import Any
 
 from django.http import HttpRequest
 from ninja import Query, Router
+from ninja.responses import Status
 
 from accounts import quotas, services, teams, tokens
 from accounts.access import SignedInRequest
@@ -79,14 +80,15 @@ def list_ssh_keys(request: ApiRequest, paging: Query[Paging]) -> dict[str, Any]:
 
 @router.post("/me/ssh-keys", response={201: SSHKeyOut}, tags=["me"])
 @idempotent
-def add_ssh_key(request: ApiRequest, payload: SSHKeyIn) -> tuple[int, SSHKey]:
-    return 201, services.add_ssh_key(request.user, payload.name, payload.public_key)
+def add_ssh_key(request: ApiRequest, payload: SSHKeyIn) -> Status[SSHKey]:
+    key = services.add_ssh_key(request.user, payload.name, payload.public_key)
+    return Status(201, key)
 
 
 @router.delete("/me/ssh-keys/{int:key_id}", response={204: None}, tags=["me"])
-def remove_ssh_key(request: ApiRequest, key_id: int) -> tuple[int, None]:
+def remove_ssh_key(request: ApiRequest, key_id: int) -> Status[None]:
     services.remove_ssh_key(request.user, key_id)
-    return 204, None
+    return Status(204, None)
 
 
 @router.get("/me/tokens", response=Page[TokenOut], tags=["me"])
@@ -95,20 +97,20 @@ def list_tokens(request: ApiRequest, paging: Query[Paging]) -> dict[str, Any]:
 
 
 @router.post("/me/tokens", response={201: TokenIssued}, tags=["me"])
-def issue_token(request: ApiRequest, payload: TokenIn) -> tuple[int, dict[str, Any]]:
+def issue_token(request: ApiRequest, payload: TokenIn) -> Status[dict[str, Any]]:
     """A token hands on no more than the one that asks for it may do. No Idempotency-Key: the
     secret must not be stored with the answer."""
     asking = request.auth.token
     if asking is not None and not set(payload.scopes) <= set(asking.scopes):
         raise Invalid("token.scopes_too_wide", fields={"scopes": "token.scopes_too_wide"})
     token, secret = tokens.issue(request.user, payload.name, payload.scopes, payload.expires_at)
-    return 201, TokenOut.from_orm(token).model_dump() | {"token": secret}
+    return Status(201, TokenOut.from_orm(token).model_dump() | {"token": secret})
 
 
 @router.delete("/me/tokens/{int:token_id}", response={204: None}, tags=["me"])
-def revoke_token(request: ApiRequest, token_id: int) -> tuple[int, None]:
+def revoke_token(request: ApiRequest, token_id: int) -> Status[None]:
     tokens.revoke(request.user, token_id)
-    return 204, None
+    return Status(204, None)
 
 
 # --- quota --------------------------------------------------------------------------------------
@@ -159,7 +161,7 @@ def list_teams(request: ApiRequest, paging: Query[Paging]) -> dict[str, Any]:
 
 @router.post("/teams", response={201: TeamDetail}, auth=admin_auth, tags=["teams"])
 @idempotent
-def create_team(request: ApiRequest, payload: TeamIn) -> tuple[int, dict[str, Any]]:
+def create_team(request: ApiRequest, payload: TeamIn) -> Status[dict[str, Any]]:
     manager = None
     if payload.manager is not None:
         manager = User.objects.filter(username=payload.manager, is_active=True).first()
@@ -167,7 +169,7 @@ def create_team(request: ApiRequest, payload: TeamIn) -> tuple[int, dict[str, An
             fields = {"manager": "user.unknown"}
             raise Invalid("user.unknown", fields=fields, username=payload.manager)
     team = teams.create_team(actor=request.user, name=payload.name, manager=manager)
-    return 201, _team_detail(team)
+    return Status(201, _team_detail(team))
 
 
 @router.get("/teams/{int:team_id}", response=TeamDetail, tags=["teams"])
@@ -193,9 +195,9 @@ def set_member(request: ApiRequest, team_id: int, payload: MemberIn) -> Membersh
 
 
 @router.delete("/teams/{int:team_id}/members/{int:user_id}", response={204: None}, tags=["teams"])
-def remove_member(request: ApiRequest, team_id: int, user_id: int) -> tuple[int, None]:
+def remove_member(request: ApiRequest, team_id: int, user_id: int) -> Status[None]:
     teams.remove_member(actor=request.user, team=_team(request.user, team_id), user_id=user_id)
-    return 204, None
+    return Status(204, None)
 
 
 @router.patch("/teams/{int:team_id}/limits", response=TeamDetail, auth=admin_auth, tags=["teams"])
@@ -224,7 +226,7 @@ def list_users(
 
 
 @router.post("/users", response={201: UserCreated}, auth=admin_auth, tags=["users"])
-def create_user(request: ApiRequest, payload: UserIn) -> tuple[int, dict[str, Any]]:
+def create_user(request: ApiRequest, payload: UserIn) -> Status[dict[str, Any]]:
     """No Idempotency-Key: a generated password must not be stored with the answer; the user
     name is unique already."""
     password = payload.password or services.generate_password()
@@ -232,7 +234,7 @@ def create_user(request: ApiRequest, payload: UserIn) -> tuple[int, dict[str, An
         request.user, payload.username, payload.email, password, is_staff=payload.is_admin
     )
     shown = None if payload.password else password
-    return 201, UserOut.from_orm(user).model_dump(by_alias=True) | {"password": shown}
+    return Status(201, UserOut.from_orm(user).model_dump(by_alias=True) | {"password": shown})
 
 
 @router.get("/users/{int:user_id}", response=UserOut, auth=admin_auth, tags=["users"])

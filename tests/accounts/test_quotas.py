@@ -8,7 +8,7 @@ from django.utils import translation
 
 from accounts import messages, quotas
 from accounts.errors import Forbidden, Invalid, QuotaExceeded
-from accounts.models import Allocation, AuditEntry, QuotaLimit, Resource, Team, User
+from accounts.models import Allocation, AuditEntry, QuotaLimit, Resource, User
 
 R = Resource
 

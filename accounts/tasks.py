@@ -1,0 +1,21 @@
+"""Housekeeping, hourly by beat."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from importlib import import_module
+
+from celery import shared_task
+from django.conf import settings
+from django.utils import timezone
+
+from accounts.models import IdempotentAnswer
+
+IDEMPOTENCY_KEPT = timedelta(days=1)
+
+
+@shared_task(name="accounts.tidy", ignore_result=True)
+def tidy() -> None:
+    """Forget sessions that have ended and answers that nobody will ask for again."""
+    import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
+    IdempotentAnswer.objects.filter(created_at__lt=timezone.now() - IDEMPOTENCY_KEPT).delete()
