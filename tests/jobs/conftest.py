@@ -43,8 +43,8 @@ def _use_broker(url: str) -> None:
     current_app.conf.broker_url = url
     current_app.conf.broker_read_url = current_app.conf.broker_write_url = url
     pools.reset()
-    current_app._pool = None  # noqa: SLF001 - Celery has no public way to change brokers
-    current_app.amqp._producer_pool = None  # noqa: SLF001
+    current_app._pool = None  # Celery has no public way to change brokers
+    current_app.amqp._producer_pool = None
 
 
 @pytest.fixture

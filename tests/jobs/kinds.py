@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -115,14 +114,3 @@ for name in KILLED_FORWARD:
     kind(name, ONE, TWO, THREE)
 for name in KILLED_BACKWARD:
     kind(name, ONE, TWO, step("last", breaks))
-
-
-if __name__ == "__main__":
-    # Run the jobs whose ids come on stdin, as fast as they come: one of several who fight for them.
-    import django
-
-    django.setup()
-    from jobs import engine
-
-    for line in sys.stdin:
-        engine.run(line.strip())
