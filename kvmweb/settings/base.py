@@ -59,7 +59,6 @@ INSTALLED_APPS = [
     "allauth",
     "allauth.account",
     "allauth.mfa",
-    "django_htmx",
     "template_partials",
     "accounts",
     "jobs",
