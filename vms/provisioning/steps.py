@@ -7,6 +7,8 @@ earlier attempt left, and whose step is not recorded as done, is deleted and mad
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,7 @@ from hosts.virt.errors import (
     NoSuchDomain,
     WrongState,
 )
-from hosts.virt.spec import VolumeSpec
+from hosts.virt.spec import VolumeFacts, VolumeSpec
 from jobs.registry import Park
 from vms import at_host, seeds
 from vms.models import VM, Disk, ImageCopy
@@ -82,17 +84,12 @@ def bring_image(ctx: JobContext) -> None:
 def make_disk(ctx: JobContext) -> None:
     """An overlay on the image's copy in the same pool: instant."""
     vm, disk, at = _subject(ctx)
-    _clear_the_way(at, disk.pool_name, disk.spec.name)
-    at.create_volume(
-        VolumeSpec(
-            pool=disk.pool_name,
-            name=disk.spec.name,
-            capacity_bytes=disk.spec.capacity_bytes,
-            format=disk.spec.format,
-            backing_volume=vm.image.volume_name if vm.image else None,
-            backing_format=vm.image.format if vm.image else None,
-        )
+    overlay = replace(
+        disk.spec,
+        backing_volume=vm.image.volume_name if vm.image else None,
+        backing_format=vm.image.format if vm.image else None,
     )
+    _afresh(at, overlay, lambda: at.create_volume(overlay))
 
 
 def copy_disk(ctx: JobContext) -> None:
@@ -100,12 +97,14 @@ def copy_disk(ctx: JobContext) -> None:
     vm, disk, at = _subject(ctx)
     if vm.image is None:
         raise RuntimeError("a full copy needs an image")
-    _clear_the_way(at, disk.pool_name, disk.spec.name)
+    source = vm.image.volume_name
 
     def progress(done: int, total: int) -> None:
         ctx.progress(done / total if total else None)
 
-    made = at.clone_volume(disk.pool_name, vm.image.volume_name, disk.spec, progress)
+    made = _afresh(
+        at, disk.spec, lambda: at.clone_volume(disk.pool_name, source, disk.spec, progress)
+    )
     if made.capacity_bytes < disk.spec.capacity_bytes:
         at.resize_volume(disk.pool_name, disk.spec.name, disk.spec.capacity_bytes)
 
@@ -135,10 +134,9 @@ def write_seed(ctx: JobContext) -> None:
     )
     # Before the volume is there: whatever happens next, somebody knows its name.
     VM.objects.filter(pk=vm.pk).update(seed_volume=name)
-    _clear_the_way(at, disk.pool_name, name)
-    at.create_volume(
-        VolumeSpec(pool=disk.pool_name, name=name, capacity_bytes=len(content), format="raw")
-    )
+    volume = VolumeSpec(pool=disk.pool_name, name=name, capacity_bytes=len(content), format="raw")
+    _afresh(at, volume, lambda: at.create_volume(volume))
+
     at.upload_volume(
         disk.pool_name,
         name,
@@ -255,6 +253,13 @@ def _disk(vm: VM) -> Disk:
     return vm.disks.select_related("pool__host").order_by("target")[0]
 
 
-def _clear_the_way(at: Hypervisor, pool: str, volume: str) -> None:
-    """What an attempt that died has left is not to be trusted."""
-    delete_volume(at, pool, volume)
+def _afresh(at: Hypervisor, volume: VolumeSpec, make: Callable[[], VolumeFacts]) -> VolumeFacts:
+    """Make the volume where nothing is: what an attempt that died has left is not to be trusted."""
+    delete_volume(at, volume.pool, volume.name)
+    try:
+        return make()
+    except AlreadyExists:
+        # Its file is there, but the host had not listed it yet.
+        at.refresh_pool(volume.pool)
+        delete_volume(at, volume.pool, volume.name)
+        return make()
