@@ -1,0 +1,126 @@
+"""From the request to the first line of work: a job of ours against a bare Celery task.
+
+    .venv/bin/python -m benchmarks.queue_latency [--rounds 200] [--database URL]
+
+Both go through the same Redis and the same worker process. Ours: ``enqueue`` in a transaction,
+the hint on commit, the claim, and the first step's ``do``. Prints JSON; goal: ratio at most 2.
+The two take turns within a round, so both see the same load of the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+GOAL_RATIO = 2.0
+WARM_UP = 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--database", default="", help="default: SQLite in a temporary folder")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="kvmweb-bench-") as folder:
+        print(json.dumps(measure(Path(folder), asked.rounds, asked.database), indent=2))
+
+
+def measure(folder: Path, rounds: int, database: str) -> dict[str, object]:
+    from tests.servers import Process, Redis, wait_for
+
+    redis = Redis(folder / "redis")
+    redis.start()
+    database = database or f"sqlite:///{folder / 'bench.sqlite3'}"
+    env = {
+        "DJANGO_SETTINGS_MODULE": "kvmweb.settings.base",
+        "KVMWEB_VAR": str(folder),
+        "KVMWEB_DATABASE_URL": database,
+        "KVMWEB_REDIS_URL": redis.url,
+        "KVMWEB_SECRET_KEY": "bench",
+        "KVMWEB_LOG_LEVEL": "WARNING",
+    }
+    os.environ.update(env)
+    _set_up()
+    argv = ["-m", "celery", "-A", "benchmarks.queue_worker", "worker", "-Q", "quick", "-c", "1"]
+    worker = Process(*argv, "-l", "info", "--without-gossip", env=env, log=folder / "log")
+    try:
+        wait_for(lambda: "ready." in (folder / "log").read_text(), "the worker is ready")
+        return _rounds(redis, rounds, database)
+    finally:
+        worker.kill()
+        redis.stop()
+
+
+def _set_up() -> None:
+    import django
+
+    django.setup()
+    from django.core.management import call_command
+
+    call_command("migrate", verbosity=0)
+
+
+def _rounds(redis: object, rounds: int, database: str) -> dict[str, object]:
+    from benchmarks.queue_worker import CHANNEL, bare, register
+    from django.conf import settings
+    from django.db import transaction
+    from redis import Redis as Client
+
+    from jobs import services
+
+    register()
+    client = Client.from_url(settings.REDIS_URL)
+
+    def wait() -> float:
+        answer = client.blpop([CHANNEL], timeout=30)
+        if answer is None:
+            raise SystemExit("the worker did not answer within 30 s")
+        return float(answer[1])
+
+    def one_bare() -> float:
+        started = time.monotonic()
+        bare.apply_async(queue="quick", ignore_result=True)
+        return wait() - started
+
+    def one_job() -> float:
+        started = time.monotonic()
+        with transaction.atomic():
+            services.enqueue("bench.first_step", actor=None, target_name="bench")
+        return wait() - started
+
+    times: dict[str, list[float]] = {"bare": [], "job": []}
+    for number in range(rounds + WARM_UP):
+        pair = {"bare": one_bare(), "job": one_job()}
+        time.sleep(0.01)  # let the worker finish the job before the next round begins
+        if number >= WARM_UP:
+            for name, seconds in pair.items():
+                times[name].append(seconds * 1000)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    ratio = medians["job"] / medians["bare"]
+    return {
+        "benchmark": "queue_latency",
+        "database": database.partition(":")[0],
+        "rounds": rounds,
+        "bare_ms": _summary(times["bare"]),
+        "job_ms": _summary(times["job"]),
+        "ratio": round(ratio, 2),
+        "goal_ratio": GOAL_RATIO,
+        "met": ratio <= GOAL_RATIO,
+    }
+
+
+def _summary(values: list[float]) -> dict[str, float]:
+    return {
+        "median": round(statistics.median(values), 2),
+        "p95": round(statistics.quantiles(values, n=20)[-1], 2),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
