@@ -1,10 +1,11 @@
 """Addresses of the machines' pages. Fragments are the same addresses with ``?part=``."""
 
-from django.urls import path
+from django.urls import include, path
 
 from vms.views import create, dashboard, frame, machine, machines
 
 urlpatterns = [
+    path("", include("vms.images.urls")),
     path("", dashboard.show, name="dashboard"),
     path("jump/", frame.jump, name="jump"),
     path("frame/tray/", frame.tray, name="frame_tray"),
