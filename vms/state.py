@@ -30,6 +30,9 @@ ADMINS = "admins"
 TIMES_ABSENT = 2
 # A job that has just ended is the cause of what its host tells a moment later.
 JUST_ENDED = timedelta(seconds=5)
+# QEMU tells of one reset twice.
+ONE_REBOOT = timedelta(seconds=2)
+REBOOTED = "state.rebooted"
 ON = frozenset({VM.Observed.RUNNING.value, VM.Observed.PAUSED.value})
 OFF = frozenset({VM.Observed.SHUTOFF.value, VM.Observed.CRASHED.value})
 RUNNING_RESOURCES = (
@@ -165,10 +168,12 @@ def _enter(row: VM, before: str, cause: Job | None) -> None:
 def note_reboot(vm: VM) -> None:
     """The guest was reset without its QEMU ending: only the timeline and the pages hear of it."""
     with transaction.atomic():
+        if vm.events.filter(kind=REBOOTED, at__gte=timezone.now() - ONE_REBOOT).exists():
+            return
         cause = _cause(vm)
         timeline.record(
             vm,
-            "state.rebooted",
+            REBOOTED,
             actor=cause.actor if cause else None,
             job=cause,
             outside=cause is None,

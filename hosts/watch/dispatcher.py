@@ -102,9 +102,10 @@ class HostWatch:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"watch-{host.name}", daemon=True)
         self._tasks: dict[str, Callable[[_Session], float]] = {
+            # Before the rest: a machine that is taken over needs the host's pools.
+            "inventory": self._inventory,
             "sync": self._sync,
             "sample": self._sample,
-            "inventory": self._inventory,
             "leases": self._leases,
             "channels": self._channels,
         }
