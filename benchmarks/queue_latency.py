@@ -67,11 +67,11 @@ def _set_up() -> None:
 
 
 def _rounds(redis: object, rounds: int, database: str) -> dict[str, object]:
-    from benchmarks.queue_worker import CHANNEL, bare, register
     from django.conf import settings
     from django.db import transaction
     from redis import Redis as Client
 
+    from benchmarks.queue_worker import CHANNEL, bare, register
     from jobs import services
 
     register()

@@ -29,7 +29,7 @@ async def refuse(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001
 
 no_such_socket: Any = refuse  # ASGI applications, where Django's stubs want views
 with_session: Any = AllowedHostsOriginValidator(
-    AuthMiddlewareStack(URLRouter([*job_routes, *vm_routes, re_path(r"", no_such_socket)]))  # type: ignore[list-item]
+    AuthMiddlewareStack(URLRouter([*job_routes, *vm_routes, re_path(r"", no_such_socket)]))
 )
 everything: Any = [*raw_websocket_routes, re_path(r"", with_session)]
 application = ProtocolTypeRouter({"http": pages, "websocket": URLRouter(everything)})
