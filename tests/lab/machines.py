@@ -140,6 +140,12 @@ class Machine:
             channel.connect(str(path))
             return channel.makefile().readline()
 
+    def type(self, text: str) -> None:
+        """On the serial line, as at its console."""
+        terminal = Path(self.lab.virsh(self.host, "ttyconsole", self.name).strip())
+        with terminal.open("wb", buffering=0) as line:
+            line.write(text.encode())
+
     def remove(self) -> None:
         self.lab.run("virsh", self.host, "destroy", self.name, check=False)
         self.lab.run("virsh", self.host, "undefine", self.name, check=False)

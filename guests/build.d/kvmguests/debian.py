@@ -103,6 +103,9 @@ def _settle(root: Path) -> None:
     # Empty, not absent: systemd then makes a new one and does not ask about a first boot.
     (root / "etc/machine-id").write_text("")
     (root / "etc/hostname").write_text("debian\n")
+    # Newer than /usr: the first boot need not build the hardware database and the like again.
+    for name in ("etc/.updated", "var/.updated"):
+        (root / name).touch()
 
 
 def _make_initramfs(root: Path) -> None:
