@@ -162,8 +162,7 @@ def _load(text: str) -> tuple[Any, Lines]:
         _note_lines(node, (), lines)
         return yaml.safe_load(text), lines
     except yaml.MarkedYAMLError as error:
-        mark: Any = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark is not None else 1
+        line = getattr(error.problem_mark or error.context_mark, "line", 0) + 1
         raise _Wrong("cloudconfig.yaml", line=line, problem=(error.problem or "")[:120]) from None
     except yaml.YAMLError:  # a character that YAML does not allow
         raise _Wrong("cloudconfig.characters") from None

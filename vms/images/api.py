@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, BinaryIO, cast
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
@@ -287,7 +287,7 @@ def append_upload(request: HttpRequest, image_id: int, response: HttpResponse) -
         actor=_identity(request).user,
         offset=_number(request.headers.get("Upload-Offset", "")),
         length=_number(request.headers.get("Content-Length", "")),
-        body=request,
+        body=cast(BinaryIO, request),  # Django's requests are read like files
     )
     response["Upload-Offset"] = str(image.upload_received_bytes)
     return {"offset": image.upload_received_bytes, "job": brief(job) if job else None}
