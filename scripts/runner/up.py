@@ -239,6 +239,7 @@ def start(options: argparse.Namespace) -> dict[str, Any]:
         )
     with say.Step("Admin") as step:
         found: dict[str, Any] = make_admin(step)
+        manage(step, "add_default_flavors", shown=False)
     with say.Step("Site, workers, watcher") as step:
         shown = processes.supervisorctl("start", "all")
         if shown.returncode not in (0, 7):
@@ -266,18 +267,33 @@ def start(options: argparse.Namespace) -> dict[str, Any]:
     return {"url": url, **found, "hosts": hosts}
 
 
+def host_findings(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was checked on the hosts, as their pages say it."""
+    request = urllib.request.Request(
+        found["url"] + "/api/v1/hosts", headers={"Authorization": f"Bearer {found['token']}"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            items: list[dict[str, Any]] = json.load(answer)["items"]
+    except OSError:
+        return []
+    return items
+
+
 def tell(found: dict[str, Any]) -> None:
-    print()
-    for host in found["hosts"]:
-        shown = subprocess.run(
-            [str(PYTHON), "manage.py", "check_host", host["name"], "--stored"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
+    for host in host_findings(found):
+        print(
+            f"\n  Host {host['name']}: {host['cpus']} CPUs, {host['memory_mib'] // 1024} GiB",
+            end="",
         )
-        if shown.stdout.strip():
-            print(shown.stdout.rstrip())
+        print(f", libvirt {host['libvirt_version']}, QEMU {host['qemu_version']}")
+        for check in host["checks"]:
+            if check["result"] in ("warn", "fail"):
+                print(f"    ! {check['text']}")
+                if check["todo"]:
+                    print(f"      {check['todo']}")
+            elif check["key"].startswith("acceleration"):
+                print(f"    · {check['text']}")
     print(
         f"\n  KVMWeb is at  {found['url']}\n"
         f"  sign in as    {found['admin']}\n"
