@@ -93,8 +93,19 @@ def edit(request: SignedInRequest, uuid: UUID) -> HttpResponse:
     form = EditForm(request.POST)
     if not form.is_valid():
         raise Invalid("invalid", fields=dict.fromkeys(form.errors, "invalid"))
-    services.edit_vm(vm, actor=request.user, **form.changes())
+    try:
+        services.edit_vm(vm, actor=request.user, **form.changes())
+    except Invalid as error:
+        raise _first_of(error) from error
     return done(request, _("Saved."), changed=f"vm:{vm.uuid} vm")
+
+
+def _first_of(error: Invalid) -> Invalid:
+    """A toast has room for one sentence: the first wrong input's own."""
+    if not error.fields:
+        return error
+    field, code = next(iter(error.fields.items()))
+    return Invalid(code, fields={field: code}, **(error.field_params.get(field) or error.params))
 
 
 @signed_in

@@ -71,8 +71,7 @@ document.addEventListener("click", (event) => {
         if (box.checked) chosen.add(one.value);
         else chosen.delete(one.value);
       }
-    lastBox = box.value;
-    update();
+    lastBox = box.value; // "change" follows and updates
   } else if (event.target.closest?.("[data-select-none]")) {
     chosen.clear();
     update();

@@ -7,7 +7,7 @@ const ICONS = { ok: "circle-check", work: "info", warn: "triangle-alert", bad: "
 const SEEN_KEY = "kvmweb.jobs";
 
 function svg(name) {
-  const model = document.querySelector("#toast-model svg use").getAttribute("href");
+  const model = document.getElementById("toast-model").content.querySelector("use").getAttribute("href");
   const icon = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   icon.setAttribute("class", "icon");
   icon.setAttribute("aria-hidden", "true");
