@@ -51,7 +51,7 @@ def measure(folder: Path, rounds: int, database: str) -> dict[str, object]:
     worker = Process(*argv, "-l", "info", "--without-gossip", env=env, log=folder / "log")
     try:
         wait_for(lambda: "ready." in (folder / "log").read_text(), "the worker is ready")
-        return _rounds(redis, rounds, database)
+        return _rounds(rounds, database)
     finally:
         worker.kill()
         redis.stop()
@@ -66,7 +66,7 @@ def _set_up() -> None:
     call_command("migrate", verbosity=0)
 
 
-def _rounds(redis: object, rounds: int, database: str) -> dict[str, object]:
+def _rounds(rounds: int, database: str) -> dict[str, object]:
     from django.conf import settings
     from django.db import transaction
     from redis import Redis as Client

@@ -21,7 +21,7 @@ from jobs.models import Job, Lock, db_time
 logger = logging.getLogger(__name__)
 
 LOCK = "jobs.reconcile"
-LOCK_S = 120  # longer than any part takes; a dead holder delays the next by this at most
+LOCK_S = 30  # renewed before each part; a dead holder delays the next by this at most
 STALE_S = 5.0  # a hint normally arrives within milliseconds
 RESEND_LIMIT = 200  # of one queue at a time; the next come 15 s later
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from vms.models import VM, Image
 
 # Pauses of the engine that an event must not cut short.
-_NOT_WOKEN = Q(waiting_for__startswith="slot:") | Q(waiting_for__startswith="retry")
+_NOT_WOKEN = Q(worker="") & (
+    Q(waiting_for__startswith="slot:") | Q(waiting_for__startswith="retry")
+)
 
 
 def enqueue(
@@ -144,8 +146,10 @@ def wake(
             which &= Q(**{field: value})
     if not which:
         raise ValueError("wake whom?")
+    begun = Job.objects.filter(which, state=Job.State.RUNNING).exclude(_NOT_WOKEN)
+    if not begun.exists():  # most events concern nobody: no write for them
+        return
     with transaction.atomic():
-        begun = Job.objects.filter(which, state=Job.State.RUNNING).exclude(_NOT_WOKEN)
         if not begun.update(
             wake_requested=True,
             lease_until=Case(When(worker="", then=db_time()), default=F("lease_until")),
@@ -156,11 +160,11 @@ def wake(
 
 
 def _make_room(vm: VM) -> None:
-    active = active_job(vm)
-    if active is None:
-        return
-    if not active.observing or not endings.finish(active, Job.State.SUCCEEDED):
-        raise _busy(active)
+    for _try in range(2):  # a worker may claim it between our look and its end
+        active = active_job(vm)
+        if active is None or (active.observing and endings.finish(active, Job.State.SUCCEEDED)):
+            return
+    raise _busy(active)
 
 
 def _busy(job: Job | None) -> Busy:

@@ -84,7 +84,11 @@ def start_worker(
             log=log,
         )
         started.append(process)
-        wait_for(lambda: "ready." in log.read_text() or not process.alive(), f"{name} is ready")
+        wait_for(
+            lambda: "ready." in log.read_text() or not process.alive(),
+            f"{name} is ready",
+            timeout_s=120,
+        )
         assert process.alive(), log.read_text()
         return process
 

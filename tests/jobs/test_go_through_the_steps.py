@@ -164,6 +164,25 @@ def test_an_event_does_not_cut_the_pause_after_an_error_short(enqueue: Enqueue) 
     assert not engine.run(job.pk)
 
 
+def test_a_wake_up_during_a_second_try_is_not_lost(
+    kind: Callable[..., str], enqueue: Enqueue
+) -> None:
+    def look(ctx: JobContext) -> None:
+        if ctx.job.attempt == 1:
+            raise Transient
+        if ctx.job.attempt == 2:
+            services.wake(job_id=ctx.job.pk)
+            raise Park(600)
+
+    job = enqueue(kind(step("look", look)))
+    engine.run(job.pk)
+    pass_pause(job)
+    engine.run(job.pk)
+    assert engine.run(job.pk)
+    job.refresh_from_db()
+    assert job.state == "succeeded"
+
+
 def test_progress_of_a_parked_step_stays(kind: Callable[..., str], enqueue: Enqueue) -> None:
     def mirror(ctx: JobContext) -> None:
         ctx.progress(0.42)

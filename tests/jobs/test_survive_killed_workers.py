@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from jobs.models import Job
 from tests.jobs import kinds
 from tests.jobs.conftest import StartWorker, directory, settle, state
-from tests.servers import wait_for
+from tests.servers import Process, wait_for
 
 pytestmark = pytest.mark.broker
 
@@ -92,3 +94,30 @@ def _runs(process: Path) -> bool:
         return "State:\tZ" not in (process / "status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_a_worker_that_slept_through_its_lease_changes_nothing_when_it_wakes(
+    start_worker: StartWorker, enqueue: Enqueue, failpoints: Path
+) -> None:
+    failpoints.write_text("test.files/two:before-do hold")
+    sleeper = start_worker(children=1)
+    job = enqueue("test.files")
+    hits = failpoints.with_name("failpoints.hits")
+    wait_for(hits.exists, "the first worker is at its second step")
+    os.killpg(sleeper.popen.pid, signal.SIGSTOP)
+    start_worker(children=1)
+    settle(job)
+    assert (state(job), job.attempt) == ("succeeded", 2)
+    finished_at = job.finished_at
+    failpoints.write_text("")
+    os.killpg(sleeper.popen.pid, signal.SIGCONT)
+    wait_for(
+        lambda: "was taken over" in sleeper.log.read_text() or _child_died(sleeper),
+        "the first worker notices",
+    )
+    assert (state(job), job.attempt, job.finished_at) == ("succeeded", 2, finished_at)
+    assert kinds.lines(directory(job)) == ["do one", "do two", "do three"]
+
+
+def _child_died(worker: Process) -> bool:
+    return "signal 9" in worker.log.read_text()
