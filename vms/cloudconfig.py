@@ -173,7 +173,7 @@ def _load(text: str) -> tuple[Any, Lines]:
 def _check_events(text: str) -> None:
     depth = documents = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
+        line = getattr(event.start_mark, "line", 0) + 1
         if isinstance(event, yaml.AliasEvent):  # a few nested ones make gigabytes
             raise _Wrong("cloudconfig.alias", line=line)
         if isinstance(event, yaml.DocumentStartEvent):
