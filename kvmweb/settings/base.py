@@ -19,7 +19,7 @@ DEBUG = env.bool("KVMWEB_DEBUG", default=False)
 def _secret_key() -> str:
     """The key from the environment or from ``var/secret_key``; made once with mode 0600."""
     if key := env.str("KVMWEB_SECRET_KEY", default=""):
-        return key
+        return str(key)
     path = Path(env.str("KVMWEB_SECRET_KEY_FILE", default=str(VAR_DIR / "secret_key")))
     try:
         return path.read_text().strip()
