@@ -2,6 +2,7 @@
 
 from django.urls import include, path
 
+from vms.consoles import views as consoles
 from vms.views import create, dashboard, frame, machine, machines
 
 urlpatterns = [
@@ -14,6 +15,7 @@ urlpatterns = [
     path("machines/new/", create.show, name="vm_create"),
     path("machines/new/preview/", create.preview, name="vm_create_preview"),
     path("machines/<uuid:uuid>/", machine.show, name="vm_detail"),
+    path("machines/<uuid:uuid>/console/", consoles.vm_console, name="vm_console"),
     path("machines/<uuid:uuid>/edit/", machine.edit, name="vm_edit"),
     path("machines/<uuid:uuid>/retry/", machine.retry, name="vm_retry"),
     path("machines/<uuid:uuid>/cancel/", machine.cancel, name="vm_cancel"),
