@@ -88,7 +88,9 @@ def ensure_host(*, name: str, transport: str, socket_path: str = "") -> tuple[Ho
 
 def _validate(host: Host) -> None:
     """Only the fields that its transport knows, each checked where the URI is built."""
-    wanted = FIELDS_OF_TRANSPORT.get(Host.Transport(host.transport), frozenset())
+    if host.transport not in Host.Transport.values:
+        raise Invalid("host.invalid", fields={"transport": "host.field_wrong"})
+    wanted = FIELDS_OF_TRANSPORT[Host.Transport(host.transport)]
     for field, empty in (
         ("socket_path", ""),
         ("address", ""),

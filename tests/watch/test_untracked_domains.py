@@ -74,7 +74,7 @@ def test_what_another_site_made_cannot_be_taken_in(
     define(fake, vm, site="another-site")
     vm.delete()
     with watched(host, QUICK):
-        eventually(lambda: Untracked.objects.exists(), "it to be listed")
+        eventually(Untracked.objects.exists, "it to be listed")
     with pytest.raises(Conflict) as refused:
         adoption.adopt(Untracked.objects.get(), actor=admin)
     assert refused.value.code == "adopt.not_ours"
