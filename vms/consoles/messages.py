@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from accounts import messages
 
+
+def _opened(params: Mapping[str, Any]) -> str:
+    if params.get("mode") == "view":
+        return gettext("Console opened, to view only")
+    return gettext("Console opened")
+
+
 messages.register(
     {
+        "timeline.console.opened": _opened,
         "console.kind": _("There is no such console here. Choose one of: %(kinds)s."),
         "console.mode": _("A console is opened as “view” or as “control”."),
         "console.not_running": _(

@@ -13,8 +13,9 @@ from django.utils import timezone
 from accounts import audit
 from accounts.errors import TooMany
 from accounts.revocations import Revocation, on_access_revoked
+from vms import timeline
 from vms.consoles.tickets import Grant
-from vms.models import ConsoleSession, VMEvent
+from vms.models import ConsoleSession
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +52,8 @@ def open_session(grant: Grant, *, carrier: str, address: str) -> ConsoleSession:
         carrier=carrier,
         address=address[:45],
     )
-    VMEvent.objects.create(
-        vm=grant.vm,
-        kind="console.opened",
-        actor=grant.user,
-        params={"kind": grant.kind, "mode": grant.mode},
+    timeline.record(
+        grant.vm, "console.opened", actor=grant.user, kind_of_console=grant.kind, mode=grant.mode
     )
     audit.record(
         grant.user,
