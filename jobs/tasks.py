@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from typing import Any
 
 from celery import shared_task
-from celery.signals import worker_process_init
+from celery.signals import worker_before_create_process, worker_process_init
 from redis.exceptions import RedisError
 
 from accounts import pulse
 from jobs import engine, reconcile
+
+
+@worker_before_create_process.connect
+def _child_is_made(**_kwargs: Any) -> None:
+    """What is loaded by now stays shared with the children: a collection would touch each object
+    and so copy its page into every process."""
+    gc.collect()
+    gc.freeze()
 
 
 @worker_process_init.connect

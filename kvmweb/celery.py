@@ -13,23 +13,28 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kvmweb.settings.base")
 # the tests run them.
 os.environ.setdefault("CELERY_SKIP_CHECKS", "1")
 
+
+def configure(app: Celery, settings: str) -> None:
+    app.config_from_object(settings, namespace="CELERY")
+    app.conf.update(
+        broker_connection_max_retries=None,
+        # For publishing: give up at once, the reconciler sends again.
+        broker_transport_options={
+            "max_retries": 1,
+            "interval_start": 0,
+            "interval_step": 0.1,
+            "interval_max": 0.2,
+            "socket_connect_timeout": 2,
+            "socket_timeout": 30,
+            "socket_keepalive": True,
+            "health_check_interval": 20,
+        },
+        task_create_missing_queues=True,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+    )
+
+
 app = Celery("kvmweb")
-app.config_from_object("django.conf:settings", namespace="CELERY")
-app.conf.update(
-    broker_connection_max_retries=None,
-    # For publishing: give up at once, the reconciler sends again.
-    broker_transport_options={
-        "max_retries": 1,
-        "interval_start": 0,
-        "interval_step": 0.1,
-        "interval_max": 0.2,
-        "socket_connect_timeout": 2,
-        "socket_timeout": 30,
-        "socket_keepalive": True,
-        "health_check_interval": 20,
-    },
-    task_create_missing_queues=True,
-    worker_enable_remote_control=False,
-    worker_send_task_events=False,
-)
+configure(app, "django.conf:settings")
 app.autodiscover_tasks()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from jobs import hints, live, reconcile
 from jobs.models import Job
 from tests.jobs import kinds
 from tests.jobs.conftest import StartWorker, directory, settle, state
-from tests.servers import Redis, wait_for
+from tests.servers import Process, Redis, database_url, wait_for
 
 pytestmark = [pytest.mark.broker, pytest.mark.django_db(transaction=True)]
 
@@ -116,3 +117,30 @@ def test_quick_work_does_not_wait_behind_copies(
     wait_for(lambda: state(start) == "succeeded", "the start is done", timeout_s=5)
     assert state(copies[0]) == "running"
     assert state(copies[2]) == "queued"
+
+
+def test_beat_and_a_worker_find_what_was_lost_by_themselves(
+    broker: Redis,
+    start_worker: StartWorker,
+    enqueue: Enqueue,
+    tmp_path: Path,
+) -> None:
+    start_worker()
+    beat = Process(
+        *("-m", "celery", "-A", "kvmweb.beat", "beat", "-l", "info"),
+        env={
+            "KVMWEB_VAR": str(tmp_path),
+            "KVMWEB_DATABASE_URL": database_url(),
+            "KVMWEB_REDIS_URL": broker.url,
+        },
+        log=tmp_path / "beat.log",
+    )
+    try:
+        wait_for(lambda: "beat: Starting" in beat.log.read_text(), "beat runs", timeout_s=60)
+        broker.kill()
+        job = enqueue("test.files")
+        broker.start()
+        wait_for(lambda: state(job) == "succeeded", "the job is found and run", timeout_s=90)
+        assert beat.alive()
+    finally:
+        beat.kill()
