@@ -11,7 +11,8 @@ from django.db.models.functions import Coalesce, Greatest
 from hosts.models import Host, Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+    from typing import Any
 
 GIB = 1024**3
 ALIVE = Q(machines__isnull=False, machines__deleted_at__isnull=True)
@@ -93,7 +94,7 @@ def of_host(host: Host) -> Capacity:
     return of_hosts([host])[host.pk]
 
 
-def _capacity(host: Host, row: dict[str, int | None]) -> Capacity:
+def _capacity(host: Host, row: Mapping[str, Any]) -> Capacity:
     return Capacity(
         cpus=host.cpus,
         vcpus_limit=int(host.cpus * host.vcpu_ratio),

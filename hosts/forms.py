@@ -95,4 +95,3 @@ class LimitsForm(forms.Form):
         field = self.fields["default_pool"]
         if isinstance(field, forms.ModelChoiceField):
             field.queryset = host.pools.filter(active=True)
-            field.label_from_instance = lambda pool: pool.name  # type: ignore[method-assign]

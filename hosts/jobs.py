@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from django.utils.translation import gettext_lazy as _
 
+from accounts.errors import NotFound
 from hosts import services
 from hosts.models import Host
 from jobs import registry
@@ -37,7 +38,9 @@ def _wants_probe(context: JobContext) -> bool:
 
 
 def _again(job: Job) -> Job:
-    host = Host.objects.get(pk=job.host_id)
+    host = job.host
+    if host is None:
+        raise NotFound
     if job.kind == services.PROBE:
         return services.request_probe(host, actor=job.actor)
     return services.request_refresh(host, actor=job.actor, probe=bool(job.params.get("probe")))

@@ -97,6 +97,9 @@ class Pool(models.Model):
         ordering = ["host_id", "name"]
         constraints = [models.UniqueConstraint(fields=["host", "name"], name="pool_once_per_host")]
 
+    def __str__(self) -> str:
+        return self.name
+
 
 class Network(models.Model):
     host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="networks")
@@ -115,6 +118,9 @@ class Network(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["host", "name"], name="network_once_per_host")
         ]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Untracked(models.Model):

@@ -182,15 +182,16 @@ def adopt(untracked: Untracked, *, actor: User | None) -> VM:
     with transaction.atomic():
         owner = User.objects.filter(username=facts.get("owner", ""), is_active=True).first()
         team = Team.objects.filter(name=facts.get("team", "")).first()
-        if not untracked.tagged or untracked.kind != Untracked.Kind.DOMAIN:
+        uuid = untracked.uuid
+        if uuid is None or not untracked.tagged or untracked.kind != Untracked.Kind.DOMAIN:
             raise Conflict("adopt.not_ours", name=untracked.name)
         if owner is None or team is None:
             raise Conflict("adopt.nobody", owner=facts.get("owner"), team=facts.get("team"))
-        if VM.objects.filter(uuid=untracked.uuid).exists():
+        if VM.objects.filter(uuid=uuid).exists():
             raise Conflict("adopt.has_row", name=untracked.name)
         if VM.objects.alive().filter(team=team, name=facts["vm_name"]).exists():
             raise Conflict("adopt.name_taken", name=facts["vm_name"], team=team.name)
-        vm = _row(untracked, owner, team)
+        vm = _row(untracked, uuid, owner, team)
         disk_gib = _disks(vm, untracked)
         for nic in facts["nics"]:
             Nic.objects.create(vm=vm, **nic)
@@ -204,11 +205,11 @@ def adopt(untracked: Untracked, *, actor: User | None) -> VM:
     return vm
 
 
-def _row(untracked: Untracked, owner: User, team: Team) -> VM:
+def _row(untracked: Untracked, uuid: UUID, owner: User, team: Team) -> VM:
     facts = untracked.facts
     running = untracked.state in state.ON
     return VM.objects.create(
-        uuid=untracked.uuid,
+        uuid=uuid,
         name=facts["vm_name"][:63],
         hostname=facts["vm_name"][:63],
         domain_name=untracked.name[: state.MAX_DOMAIN_NAME],
