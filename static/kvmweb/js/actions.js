@@ -11,7 +11,9 @@ async function send(form, submitter) {
   for (const button of buttons) button.disabled = true;
   form.setAttribute("aria-busy", "true");
   try {
-    const response = await post(submitter?.formAction || form.action, body);
+    // "formAction" of a button without the attribute is the page's own address.
+    const goal = submitter?.hasAttribute("formaction") ? submitter.formAction : form.action;
+    const response = await post(goal, body);
     if (response.redirected) {
       location.assign(response.url);
     } else if (!response.ok) {
