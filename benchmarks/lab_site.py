@@ -1,0 +1,105 @@
+"""A site on one lab host for the benchmarks of creation, and how long it takes to make machines."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.bare import POOL, Bare
+from tests.stack import Stack, StackImage
+
+HOST = "a"
+POLL_S = 0.005
+PATIENCE_S = 300.0
+SIZE: dict[str, Any] = {"vcpus": 1, "memory_mib": 64, "disk_gib": 1}
+
+
+class Site:
+    def __init__(self, stack: Stack, bare: Bare) -> None:
+        self.stack = stack
+        self.bare = bare
+        self._made = 0
+        first = self._ask()
+        self._wait_running([first["vm"]["uuid"]])  # brings the image to the host, once
+        self.image = f"{POOL}/{self._image_volume()}"
+        self.template_xml = bare.dump(first["vm"]["name"])
+        self._remove([first["vm"]["uuid"]])
+
+    def script(self, count: int) -> float:
+        return self.bare.run(
+            template_xml=self.template_xml,
+            image=self.image,
+            disk_gib=SIZE["disk_gib"],
+            count=count,
+        )
+
+    def make(self, count: int) -> float:
+        """Seconds from the first POST until the last of them runs. They are removed again."""
+        begin = time.monotonic()
+        uuids = [self._ask()["vm"]["uuid"] for _ in range(count)]
+        self._wait_running(uuids)
+        took = time.monotonic() - begin
+        self._remove(uuids)
+        return took
+
+    def _ask(self) -> dict[str, Any]:
+        self._made += 1
+        return self.stack.create(name=f"bench-{self._made}", **SIZE)
+
+    def _wait_running(self, uuids: list[str]) -> None:
+        keys = [uuid.replace("-", "") for uuid in uuids]
+        marks = ",".join("?" * len(keys))
+        sql = f"SELECT count(*) FROM vms_vm WHERE observed = 'running' AND uuid IN ({marks})"
+        end = time.monotonic() + PATIENCE_S
+        while self.stack.rows(sql, *keys)[0][0] < len(keys):
+            if time.monotonic() > end:
+                raise RuntimeError(f"they do not run\n{self.stack.tail()}")
+            time.sleep(POLL_S)
+
+    def _remove(self, uuids: list[str]) -> None:
+        self.stack.wait_final(*[self.stack.delete(uuid) for uuid in uuids], timeout_s=PATIENCE_S)
+
+    def _image_volume(self) -> str:
+        (key,) = self.stack.rows("SELECT uuid FROM vms_image")[0]
+        dashed = "-".join((key[:8], key[8:12], key[12:16], key[16:20], key[20:]))
+        return f"kvmweb-image-{dashed}.qcow2"
+
+
+@contextmanager
+def running_site(lab_folder: Path | None) -> Iterator[Site]:
+    """On host a of the lab in ``lab_folder``; None: a lab is made for it."""
+    with tempfile.TemporaryDirectory(prefix="kvmweb-bench-") as temporary:
+        folder = Path(temporary)
+        lab = [str(ROOT / "scripts" / "lab"), "--dir", str(lab_folder or folder / "lab")]
+        if lab_folder is None:
+            _run([*lab, "up", "1"])
+        try:
+            hosts = json.loads(_run([*lab, "status", "--json"]))
+            socket_path = next(host["socket_path"] for host in hosts if host["name"] == HOST)
+            tiny = _run([str(ROOT / "guests" / "build"), "tiny"]).splitlines()[-1]
+            with Stack(
+                folder / "site",
+                hosts=[(HOST, socket_path)],
+                images=[StackImage(path=Path(tiny))],
+            ) as stack:
+                yield Site(stack, Bare(lab, HOST, folder))
+        finally:
+            if lab_folder is None:
+                _run([*lab, "down", "--purge"])
+
+
+def _run(argv: list[str]) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{argv}: {done.stdout}{done.stderr}")
+    return done.stdout

@@ -1,0 +1,261 @@
+"""A running site on a lab host that drills can break, and what must be true after each of them.
+
+Copies on the host are slowed down by a wrapper around ``qemu-img`` in its mount namespace, so
+that a small image is long enough "in the middle of a copy"; the wrapper also counts them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from tests.lab.conftest import RunningLab, tiny_image
+from tests.stack import Stack, StackImage
+
+__all__ = ["tiny_image"]
+
+HOST = "a"
+LEASE_S = 5
+FINAL_WITHIN_S = 120.0
+RECONCILE_EVERY_S = 2.0
+COPY_BYTES_PER_S = 2_000_000
+QEMU_IMG = "/usr/bin/qemu-img"
+POOL_SIZE = "2G"
+POOL_FOLDER = "/var/lib/libvirt/images"
+
+WRAPPER = """#!/bin/sh
+if [ "$1" = convert ]; then
+    shift
+    echo "$@" >> {log}
+    exec {real} convert -r {rate} "$@"
+fi
+exec {real} "$@"
+"""
+
+
+class Drill:
+    """The site, its one host, and the ways to hurt them."""
+
+    def __init__(self, stack: Stack, lab: RunningLab) -> None:
+        self.stack = stack
+        self.lab = lab
+        self.copies = lab.folder / "copies.log"
+        self.celery = Celery(broker=f"redis+socket://{stack.redis_socket}")
+        self._reconciled_at = 0.0
+        self._count = 0
+
+    # --- ask --------------------------------------------------------------------------------------
+
+    def create(self, **changes: Any) -> dict[str, Any]:
+        self._count += 1
+        return self.stack.create(name=f"drill-{self._count}", **({"start": False} | changes))
+
+    def settle(self, *answers: dict[str, Any], faults: int = 1) -> list[dict[str, Any]]:
+        """The jobs, once they are final; 120 s are allowed for each fault in a row."""
+
+        def over() -> list[dict[str, Any]] | None:
+            self.stack.keep_running()
+            self.reconcile()
+            ids = [answer["job"]["id"] for answer in answers]
+            if self.stack.states(ids) & {"queued", "running", "compensating"}:
+                return None
+            return [self.stack.job(job_id) for job_id in ids]
+
+        found: list[dict[str, Any]] = self.stack.wait(
+            over, "the jobs are final", timeout_s=FINAL_WITHIN_S * faults
+        )
+        return found
+
+    def reconcile(self) -> None:
+        """What beat does every 15 s, more often, to keep the drills short."""
+        if time.monotonic() - self._reconciled_at > RECONCILE_EVERY_S:
+            self._reconciled_at = time.monotonic()
+            self.celery.send_task("jobs.reconcile", queue="quick", expires=5)
+
+    def deliver(self, job_id: str, times: int) -> None:
+        for n in range(times):
+            self.celery.send_task("jobs.run", args=[job_id], queue=("quick", "bulk")[n % 2])
+
+    # --- hurt -------------------------------------------------------------------------------------
+
+    def arm(self, *lines: str) -> None:
+        self.stack.failpoints.write_text("".join(f"{line}\n" for line in lines))
+        self._hits.unlink(missing_ok=True)
+
+    def disarm(self) -> set[str]:
+        """The failpoints that were hit."""
+        self.stack.failpoints.unlink(missing_ok=True)
+        return set(self._hits.read_text().split()) if self._hits.exists() else set()
+
+    @property
+    def _hits(self) -> Path:
+        return self.stack.failpoints.with_name(self.stack.failpoints.name + ".hits")
+
+    def kill_children(self, worker: str) -> None:
+        for pid in self.stack.children(worker):
+            os.kill(pid, signal.SIGKILL)
+
+    def kill_worker(self, worker: str) -> None:
+        """The worker and its children at once, as the out-of-memory killer may."""
+        os.killpg(self.stack.processes[worker].pid, signal.SIGKILL)
+
+    @contextmanager
+    def slow_copies(self) -> Iterator[None]:
+        self.copies.unlink(missing_ok=True)
+        self.lab.exec(HOST, "mount", "--bind", str(self.lab.folder / "slow-qemu-img"), QEMU_IMG)
+        try:
+            yield
+        finally:
+            self.lab.exec(HOST, "umount", QEMU_IMG)
+
+    def wait_in_the_middle_of_a_copy(self, answer: dict[str, Any]) -> None:
+        volume = f"{POOL_FOLDER}/kvmweb-{answer['vm']['uuid']}-vda.qcow2"
+
+        def writes() -> bool:
+            found = self.lab.exec(HOST, "stat", "-c", "%b", volume, check=False)
+            return found.returncode == 0 and int(found.stdout) * 512 > 2_000_000
+
+        self.stack.wait(writes, "the copy is under way", timeout_s=60)
+
+    # --- look -------------------------------------------------------------------------------------
+
+    def domains(self) -> set[str]:
+        return set(self.lab.virsh(HOST, "list", "--all", "--uuid").split())
+
+    def files(self) -> set[str]:
+        """What is in the pool's folder, listed by libvirt or not; images' copies left out."""
+        names = self.lab.exec(HOST, "ls", POOL_FOLDER).stdout.split()
+        return {name for name in names if not name.startswith(("kvmweb-image-", "lost+found"))}
+
+    def expected(self) -> tuple[set[str], set[str]]:
+        """(domains, files) that the rows speak of."""
+        alive = self.stack.rows(
+            "SELECT uuid, seed_volume FROM vms_vm WHERE deleted_at IS NULL AND host_id IS NOT NULL"
+        )
+        disks = self.stack.rows(
+            "SELECT d.volume FROM vms_disk d JOIN vms_vm v ON v.id = d.vm_id"
+            " WHERE v.deleted_at IS NULL AND d.pool_id IS NOT NULL"
+        )
+        uuids = {_dashed(row[0]) for row in alive}
+        return uuids, {row[0] for row in disks} | {row[1] for row in alive if row[1]}
+
+    def assert_nothing_is_orphaned(self) -> None:
+        """Hosts and rows agree, and the quota equals a recount, within the time allowed."""
+        problems: list[str] = []
+
+        def agree() -> bool:
+            self.reconcile()
+            self.stack.keep_running()
+            problems[:] = self._disagreements()
+            return not problems
+
+        try:
+            self.stack.wait(agree, "hosts and rows agree", timeout_s=FINAL_WITHIN_S)
+        except AssertionError as error:
+            raise AssertionError(f"{problems}\n{error}") from None
+
+    def _disagreements(self) -> list[str]:
+        problems = []
+        uuids, files = self.expected()
+        if self.domains() != uuids:
+            problems.append(f"domains {self.domains()} are not {uuids}")
+        if self.files() != files:
+            problems.append(f"files {self.files()} are not {files}")
+        orphans = self.stack.rows(
+            "SELECT a.resource FROM accounts_allocation a JOIN vms_vm v ON v.id = a.vm_id"
+            " WHERE v.deleted_at IS NOT NULL"
+        )
+        wrong = self.stack.rows(
+            "SELECT v.name, a.resource, SUM(a.amount) FROM vms_vm v"
+            " LEFT JOIN accounts_allocation a ON a.vm_id = v.id AND a.resource = 'memory_mib'"
+            " WHERE v.deleted_at IS NULL GROUP BY v.id"
+            " HAVING SUM(a.amount) IS NOT v.memory_mib"
+        )
+        uncounted = self.stack.rows(
+            "SELECT v.name FROM vms_vm v WHERE v.deleted_at IS NULL"
+            " AND (v.observed IN ('running', 'paused')) !="
+            " EXISTS (SELECT 1 FROM accounts_allocation a"
+            "         WHERE a.vm_id = v.id AND a.resource = 'running_machines')"
+        )
+        problems += [f"allocations: {row}" for row in [*orphans, *wrong, *uncounted]]
+        return problems
+
+    def assert_next_create_works(self) -> None:
+        answer = self.create()
+        assert self.settle(answer)[0]["state"] == "succeeded"
+        assert self.settle(self.stack.delete(answer["vm"]["uuid"]))[0]["state"] == "succeeded"
+        self.assert_nothing_is_orphaned()
+
+    def assert_disk_is_whole(self, answer: dict[str, Any]) -> None:
+        """A full copy that was cut off passes ``qemu-img check``: compare its content."""
+        (uuid,) = self.stack.rows("SELECT uuid FROM vms_image")[0]
+        image = f"{POOL_FOLDER}/kvmweb-image-{_dashed(uuid)}.qcow2"
+        disk = f"{POOL_FOLDER}/kvmweb-{answer['vm']['uuid']}-vda.qcow2"
+        self.lab.exec(HOST, "qemu-img", "compare", "-U", "-f", "qcow2", "-F", "qcow2", image, disk)
+
+
+def _dashed(text: str) -> str:
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+@pytest.fixture(scope="session")
+def small_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
+    """A lab of its own: its libvirtd is restarted, and its small pool is filled up."""
+    if os.geteuid() != 0:
+        pytest.skip("the lab makes namespaces: run the tests as root")
+    running = RunningLab(tmp_path_factory.mktemp("lab"))
+    try:
+        running.run("up", "1", "--pool-size", POOL_SIZE)
+        running.refresh()
+        yield running
+    finally:
+        running.run("down", "--purge")
+
+
+@pytest.fixture(scope="session")
+def _site(
+    small_lab: RunningLab, tiny_image: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Drill]:
+    lab = small_lab
+    real = lab.folder / "real-qemu-img"
+    shutil.copy(QEMU_IMG, real)
+    wrapper = lab.folder / "slow-qemu-img"
+    wrapper.write_text(
+        WRAPPER.format(log=lab.folder / "copies.log", real=real, rate=COPY_BYTES_PER_S)
+    )
+    wrapper.chmod(0o755)
+    host = lab.host(HOST)
+    with Stack(
+        tmp_path_factory.mktemp("site"),
+        hosts=[(HOST, host.socket_path)],
+        images=[StackImage(path=tiny_image)],
+        lease_s=LEASE_S,
+    ) as stack:
+        drill = Drill(stack, lab)
+        # The image is brought to the host once, before anything is broken.
+        drill.assert_next_create_works()
+        yield drill
+
+
+@pytest.fixture
+def drill(_site: Drill) -> Iterator[Drill]:
+    """The site as a drill finds it: nothing armed, no machine, and as it must leave it."""
+    _site.stack.keep_running()
+    yield _site
+    _site.disarm()
+    _clear(_site)
+
+
+def _clear(site: Drill) -> None:
+    left = [vm["uuid"] for vm in site.stack.api("GET", "/vms?page_size=200")["items"]]
+    if left:
+        site.settle(*[site.stack.delete(uuid) for uuid in left])

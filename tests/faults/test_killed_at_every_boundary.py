@@ -1,0 +1,62 @@
+"""A worker is killed at each boundary of each step of making, undoing and deleting a machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs import registry
+from tests.faults.conftest import Drill
+
+pytestmark = [pytest.mark.lab, pytest.mark.broker, pytest.mark.timeout(900)]
+
+
+def boundaries(kind: str, *which: str) -> list[str]:
+    return [
+        f"{kind}/{step.key}:{when}"
+        for step in registry.get(kind).steps
+        for when in which
+        if when.endswith("-do") or step.undo is not None
+    ]
+
+
+def test_while_made_and_while_deleted(drill: Drill) -> None:
+    points = [*boundaries("vm.create", "before-do", "after-do"), "vm.create/final:before"]
+    points.append("vm.create/claim:after")
+    drill.arm(*[f"{point} kill" for point in points])
+    # Between them they come through every step: a linked one that starts, and a full copy.
+    asked = [drill.create(start=True), drill.create(copy="full")]
+    jobs = drill.settle(*asked, faults=4)
+    assert drill.disarm() == set(points)
+    assert [job["state"] for job in jobs] == ["succeeded", "succeeded"], jobs
+    drill.assert_nothing_is_orphaned()
+    drill.assert_disk_is_whole(asked[1])
+
+    points = [*boundaries("vm.delete", "before-do", "after-do"), "vm.delete/final:before"]
+    drill.arm(*[f"{point} kill" for point in points])
+    removals = [drill.stack.delete(answer["vm"]["uuid"]) for answer in asked]
+    jobs = drill.settle(*removals, faults=2)
+    assert drill.disarm() == set(points)
+    assert [job["state"] for job in jobs] == ["succeeded", "succeeded"], jobs
+    assert drill.domains() == set()
+    assert drill.files() == set()
+    drill.assert_next_create_works()
+
+
+def test_while_undone(drill: Drill) -> None:
+    points = boundaries("vm.create", "before-undo", "after-undo")
+    drill.arm(
+        # The worker and its child in turn, so that a whole worker dies as well.
+        *[f"{point} {('kill', 'kill-worker')[n % 2 and n < 4]}" for n, point in enumerate(points)],
+        "vm.create/boot:after-do raise 2",
+    )
+    jobs = drill.settle(drill.create(start=True), drill.create(start=True, copy="full"), faults=4)
+    hit = drill.disarm()
+    assert set(points) <= hit, set(points) - hit
+    assert [(job["state"], job["error"]["code"]) for job in jobs] == [
+        ("failed", "job.internal"),
+        ("failed", "job.internal"),
+    ]
+    drill.assert_nothing_is_orphaned()
+    assert drill.domains() == set()
+    assert drill.files() == set()
+    drill.assert_next_create_works()
