@@ -10,11 +10,10 @@ from django.db import DatabaseError, connection
 
 from jobs import live, subprocesses
 from jobs.errors import CancelRequested, DeadlinePassed, LeaseLost
-from jobs.models import Job, Step
+from jobs.models import HostRow, Job, Step
 
 if TYPE_CHECKING:
     from accounts.models import User
-    from hosts.models import Host
     from jobs.claims import Claim
 
 PROGRESS_EVERY_S = 2.0
@@ -57,7 +56,7 @@ class JobContext:
         with self._held.write(data=data):
             self.job.data = data
 
-    def set_host(self, host: Host) -> None:
+    def set_host(self, host: HostRow) -> None:
         """The host that the job works on, once it is chosen: slots are counted there."""
         with self._held.write(host=host):
             self.job.host = host

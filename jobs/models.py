@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import timedelta
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from django.conf import settings
 from django.db import models
@@ -14,6 +14,11 @@ from django.utils.translation import gettext_lazy as _
 
 if TYPE_CHECKING:
     from accounts.models import User
+
+# Rows of apps above this one, which it may not import, not even to name their types.
+HostRow: TypeAlias = Any
+ImageRow: TypeAlias = Any
+VMRow: TypeAlias = Any
 
 
 def db_time(seconds: float = 0) -> models.Expression:

@@ -13,12 +13,10 @@ from accounts import audit, policy
 from accounts.errors import Busy, Conflict
 from accounts.policy import Action
 from jobs import endings, hints, live, registry
-from jobs.models import Job, Step, db_time
+from jobs.models import HostRow, ImageRow, Job, Step, VMRow, db_time
 
 if TYPE_CHECKING:
     from accounts.models import Team, User
-    from hosts.models import Host
-    from vms.models import VM, Image
 
 # Pauses of the engine that an event must not cut short.
 _NOT_WOKEN = Q(worker="") & (
@@ -31,9 +29,9 @@ def enqueue(
     *,
     actor: User | None,
     target_name: str,
-    vm: VM | None = None,
-    host: Host | None = None,
-    image: Image | None = None,
+    vm: VMRow | None = None,
+    host: HostRow | None = None,
+    image: ImageRow | None = None,
     team: Team | None = None,
     params: dict[str, Any] | None = None,
     idempotency_key: str | None = None,
@@ -80,7 +78,7 @@ def enqueue(
     return job
 
 
-def active_job(vm: VM) -> Job | None:
+def active_job(vm: VMRow) -> Job | None:
     return Job.objects.active().filter(vm=vm).first()
 
 
@@ -159,7 +157,7 @@ def wake(
             hints.send_on_commit(pk, queue)
 
 
-def _make_room(vm: VM) -> None:
+def _make_room(vm: VMRow) -> None:
     for _try in range(2):  # a worker may claim it between our look and its end
         active = active_job(vm)
         if active is None or (active.observing and endings.finish(active, Job.State.SUCCEEDED)):
@@ -183,7 +181,7 @@ def _same(job: Job, kind: str, actor: User | None) -> Job:
 
 
 def _after_race(
-    error: IntegrityError, kind: str, actor: User | None, vm: VM | None, key: str | None
+    error: IntegrityError, kind: str, actor: User | None, vm: VMRow | None, key: str | None
 ) -> Job:
     if key is not None:
         same = Job.objects.filter(idempotency_key=key).first()
