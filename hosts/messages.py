@@ -144,6 +144,10 @@ messages.register(
             "not exist here. Create them under these names, then take it in."
         ),
         "adopt.has_row": _("“%(name)s” has a machine here already. Reload the page."),
+        "adopt.was_deleted": _(
+            "The machine of “%(name)s” was deleted here, so it cannot come back as it was. “Look "
+            "for leftovers” removes its domain."
+        ),
         "adopt.name_taken": _(
             "Team %(team)s has another machine named “%(name)s”. Rename that one first."
         ),

@@ -160,12 +160,11 @@ def _refusal(candidate: Candidate, ask: Ask) -> Refusal | None:
             "needed_mib": ask.memory_mib,
             "free_mib": room.memory_free_mib,
         }
-    if ask.vcpus > host.cpus or ask.vcpus > room.vcpus_free:
-        # More vCPUs in one machine than the host has CPUs only make it slower.
+    if ask.vcpus > room.vcpus_free:
         return {
             "code": "placement.no_vcpus",
             "needed": ask.vcpus,
-            "free": min(host.cpus, room.vcpus_free),
+            "free": room.vcpus_free,
         }
     return _pool_refusal(candidate, ask)
 

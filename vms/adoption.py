@@ -187,8 +187,10 @@ def adopt(untracked: Untracked, *, actor: User | None) -> VM:
             raise Conflict("adopt.not_ours", name=untracked.name)
         if owner is None or team is None:
             raise Conflict("adopt.nobody", owner=facts.get("owner"), team=facts.get("team"))
-        if VM.objects.filter(uuid=uuid).exists():
-            raise Conflict("adopt.has_row", name=untracked.name)
+        known = VM.objects.filter(uuid=uuid).first()
+        if known is not None:
+            code = "adopt.has_row" if known.deleted_at is None else "adopt.was_deleted"
+            raise Conflict(code, name=untracked.name)
         if VM.objects.alive().filter(team=team, name=facts["vm_name"]).exists():
             raise Conflict("adopt.name_taken", name=facts["vm_name"], team=team.name)
         vm = _row(untracked, uuid, owner, team)

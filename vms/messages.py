@@ -154,5 +154,6 @@ messages.register(
         "timeline.state.missing": _("Its host does not know it any more"),
         "timeline.state.unknown": _("Its state is not known"),
         "timeline.state.rebooted": _("The guest restarted"),
+        "timeline.adopted": _("Taken in again from its host"),
     }
 )

@@ -211,6 +211,7 @@ class HostWatch:
 
     def _attempt(self, name: str, task: Callable[[_Session], float], session: _Session) -> float:
         """Runs one of the timed tasks; seconds until the next. HostUnreachable goes through."""
+        close_old_connections()
         try:
             return task(session)
         except HostUnreachable:
