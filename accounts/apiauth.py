@@ -7,7 +7,6 @@ A bearer token or a signed-in browser session (then with Django's CSRF token). E
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from django.core.cache import cache
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.utils.crypto import salted_hmac
 from ninja import Field, Schema
 from ninja.decorators import decorate_view
 from ninja.security import APIKeyCookie, HttpBearer
@@ -233,6 +233,7 @@ def _replay(user: User, key: str, request_hash: str) -> HttpResponse:
 
 
 def _request_hash(request: HttpRequest) -> str:
-    digest = hashlib.sha256(f"{request.method} {request.get_full_path()}\n".encode())
-    digest.update(request.body)
-    return digest.hexdigest()
+    """Keyed, since a body may hold a password that a plain hash would let somebody guess."""
+    request_line = f"{request.method} {request.get_full_path()}\n".encode()
+    value = request_line + request.body
+    return salted_hmac("kvmweb.accounts.idempotency", value, algorithm="sha256").hexdigest()

@@ -249,7 +249,7 @@ class IdempotentAnswer(models.Model):
 
     user = models.ForeignKey(User, on_delete=models.CASCADE)
     key = models.CharField(max_length=128)
-    request_hash = models.CharField(max_length=64)  # SHA-256 of method, path and body
+    request_hash = models.CharField(max_length=64)  # HMAC of method, path and body
     status = models.PositiveSmallIntegerField(null=True)
     content_type = models.CharField(max_length=64, blank=True)
     body = models.TextField(blank=True)

@@ -8,7 +8,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from accounts import services, tokens
+from accounts import apiauth, services, tokens
 from accounts.models import ApiToken, User
 
 
@@ -126,8 +126,9 @@ def test_session_needs_the_csrf_token(owner: User) -> None:
     assert answer.json()["theme"] == "dark"
 
 
-def test_rate_limit_is_per_token(api, owner: User, settings) -> None:
+def test_rate_limit_is_per_token(api, owner: User, settings, monkeypatch) -> None:
     settings.API_RATE_PER_MINUTE = 3
+    monkeypatch.setattr(apiauth.time, "time", lambda: 1_800_000_010.0)  # within one minute
     busy, other = api(owner), api(owner)
     assert [busy.get("/me").status_code for _ in range(5)] == [200, 200, 200, 429, 429]
     refused = busy.get("/me")
