@@ -1,9 +1,13 @@
 """One libvirt connection: opened when first needed, bounded, re-opened when it broke.
 
 Time-outs (seconds): opening 12; a call 15, or 60 where the host has real work to do (start, define,
-pools). A call that is overdue is followed by a question any living daemon answers at once: no
-answer within 3 s means HostUnreachable, an answer means OperationTimeout. Beside that, keepalive
-(5 s, 3 times) breaks the calls of a connection whose other end is gone.
+pools). A call that is overdue is followed by a question on a new connection, which any living
+daemon answers at once: no answer within 3 s means HostUnreachable, an answer OperationTimeout.
+Beside that, keepalive (5 s, 3 times) breaks the calls of a connection whose other end is gone.
+
+One call at a time: with several threads inside one connection, libvirt 9.0's client forgets to
+wake all but one of them when keepalive ends it, and then uses freed memory. Long work (copies,
+streams) takes a connection of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -26,6 +31,9 @@ OPEN_TIMEOUT_S = 12.0
 CALL_TIMEOUT_S = 15.0
 WORK_TIMEOUT_S = 60.0
 ALIVE_TIMEOUT_S = 3.0
+CLOSE_WAIT_S = 1.0
+# How often one that waits for its turn looks whether the connection is still the right one.
+TURN_S = 0.5
 KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_COUNT = 3
 
@@ -34,13 +42,46 @@ KEEPALIVE_COUNT = 3
 _kept: set[Any] = set()
 
 
+class _Opened:
+    """A ``virConnect`` and whose turn it is."""
+
+    def __init__(self, conn: Any) -> None:
+        self.conn = conn
+        self.turn = threading.Lock()  # taken by the caller, given back by the call's own thread
+        self.unreachable = False
+        self._abandoned = False
+        self._lock = threading.Lock()
+
+    def run(self, function: Callable[[Any], T]) -> T:
+        try:
+            with translated():
+                return function(self.conn)
+        finally:
+            with self._lock:
+                self.turn.release()
+                last = self._abandoned
+            if last:
+                _let_go(self.conn)
+
+    def abandon(self) -> None:
+        """Let go of it now, or when the call that is inside comes back."""
+        with self._lock:
+            if self._abandoned:
+                return
+            self._abandoned = True
+            inside = self.turn.locked()
+        if not inside:
+            # In a thread of its own: saying good-bye to a peer that hangs may hang.
+            deadlines.Call(lambda: _let_go(self.conn), name="libvirt-close").wait(CLOSE_WAIT_S)
+
+
 class Connection:
     """Thread-safe. ``uri`` comes from ``hosts.virt.uri.build`` or from a test."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._lock = threading.Lock()
-        self._conn: Any = None
+        self._opened: _Opened | None = None
         self._pid = os.getpid()
         self._on_close: list[Callable[[str], None]] = []
 
@@ -54,77 +95,101 @@ class Connection:
         """Called from the event loop's thread with a word when the open connection breaks."""
         self._on_close.append(callback)
 
-    def get(self) -> Any:
-        """The open ``virConnect``. HostUnreachable."""
-        with self._lock:
-            if self._pid != os.getpid():  # the parent's: left alone
-                self._conn, self._pid = None, os.getpid()
-            if self._conn is not None and not self._conn.isAlive():
-                self._forget()
-            if self._conn is None:
-                self._conn = self._open()
-            return self._conn
-
     def call(self, function: Callable[[Any], T], timeout_s: float = CALL_TIMEOUT_S) -> T:
         """``function(virConnect)``, bounded, its libvirt errors translated."""
-        conn = self.get()
+        deadline = time.monotonic() + timeout_s
+        opened = self._turn(deadline)
+        call = deadlines.Call(lambda: opened.run(function))
+        if not call.wait(max(deadline - time.monotonic(), 0)):
+            raise self._overdue(opened, timeout_s)
         try:
-            with translated():
-                return deadlines.run(lambda: function(conn), timeout_s)
-        except deadlines.Overdue:
-            raise self.overdue(conn, timeout_s) from None
+            return call.result()
         except HostUnreachable:
-            self.drop(conn)
+            opened.unreachable = True
+            self._drop(opened)
             raise
 
-    def overdue(self, conn: Any, timeout_s: float) -> HostUnreachable | OperationTimeout:
-        """The error for a call that did not come back: is it the host, or the call?"""
-        try:
-            deadlines.run(conn.getLibVersion, ALIVE_TIMEOUT_S)
-        except (deadlines.Overdue, libvirt.libvirtError):
-            self.drop(conn)
-            return HostUnreachable(f"no answer within {timeout_s:g} s")
-        return OperationTimeout(f"not done within {timeout_s:g} s")
-
-    def drop(self, conn: Any) -> None:
-        """Forget a broken connection, so that the next call opens a new one."""
-        with self._lock:
-            if self._conn is conn:
-                self._forget()
+    def start(self, function: Callable[[Any], T]) -> deadlines.Call[T]:
+        """The same without an end: for long work, on a connection of its own, that the caller
+        looks after. HostUnreachable when there is no connection."""
+        opened = self._turn(time.monotonic() + CALL_TIMEOUT_S)
+        return deadlines.Call(lambda: opened.run(function), name="libvirt-work")
 
     def close(self) -> None:
         with self._lock:
-            if self._conn is not None and self._pid == os.getpid():
-                self._forget()
+            opened, self._opened = self._opened, None
+            mine = self._pid == os.getpid()
+        if opened is not None and mine:
+            opened.abandon()
 
-    def _forget(self) -> None:
-        """Close in a thread of its own: closing a connection whose peer hangs may hang."""
-        conn, self._conn = self._conn, None
-        deadlines.Call(lambda: _close(conn), name="libvirt-close").wait(1)
+    # --- private ------------------------------------------------------------------------------
 
-    def _open(self) -> Any:
+    def _turn(self, deadline: float) -> _Opened:
+        """The open connection, with the turn taken."""
+        while True:
+            opened = self._get()
+            if opened.turn.acquire(timeout=TURN_S):
+                if opened is self._opened:
+                    return opened
+                opened.turn.release()
+            if opened.unreachable:
+                raise HostUnreachable("another call found no answer")
+            # The one before is being judged just now: wait for the verdict.
+            if time.monotonic() >= deadline + ALIVE_TIMEOUT_S + TURN_S:
+                raise OperationTimeout("another call takes too long")
+
+    def _get(self) -> _Opened:
+        if self._pid != os.getpid():  # the parent's, and its lock perhaps held: left alone
+            self._lock = threading.Lock()
+            self._opened, self._pid = None, os.getpid()
+        with self._lock:
+            if self._opened is not None and not self._opened.conn.isAlive():
+                self._opened.abandon()
+                self._opened = None
+            if self._opened is None:
+                self._opened = _Opened(self._open(OPEN_TIMEOUT_S))
+            return self._opened
+
+    def _overdue(self, opened: _Opened, timeout_s: float) -> HostUnreachable | OperationTimeout:
+        """The error for a call that did not come back: is it the host, or the call?"""
+        try:
+            _let_go(self._open(ALIVE_TIMEOUT_S))
+        except HostUnreachable:
+            opened.unreachable = True
+            return HostUnreachable(f"no answer within {timeout_s:g} s")
+        finally:
+            self._drop(opened)
+        return OperationTimeout(f"not done within {timeout_s:g} s")
+
+    def _drop(self, opened: _Opened) -> None:
+        """Forget it, so that the next call opens a new one."""
+        with self._lock:
+            if self._opened is opened:
+                self._opened = None
+        opened.abandon()
+
+    def _open(self, timeout_s: float) -> Any:
         with_events = eventloop.ensure_running()
         uri = self.uri
+        opening = deadlines.Call(lambda: self._dial(uri, with_events=with_events))
+        if not opening.wait(timeout_s):
+            raise HostUnreachable(f"no connection within {timeout_s:g} s")
         try:
-            conn = deadlines.run(lambda: _open(uri), OPEN_TIMEOUT_S)
-        except deadlines.Overdue:
-            raise HostUnreachable(f"no connection within {OPEN_TIMEOUT_S:g} s") from None
+            return opening.result()
         except libvirt.libvirtError as error:
             raw = translate(error)
             raise HostUnreachable(raw.raw, ref=raw.ref) from error
+
+    def _dial(self, uri: str, *, with_events: bool) -> Any:
+        """``openAuth`` with no way to ask: a password prompt would hang a worker."""
+        conn = libvirt.openAuth(uri, [[], lambda _credentials, _opaque: -1, None], 0)
         _kept.add(conn)
         if with_events:
-            self._watch(conn)
-        return conn
-
-    def _watch(self, conn: Any) -> None:
-        try:
-            conn.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
-            conn.registerCloseCallback(self._closed, None)
-        except libvirt.libvirtError as error:
             # The test driver has neither. A connection that broke already will say so.
-            if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
-                raise translate(error) from error
+            with contextlib.suppress(libvirt.libvirtError):
+                conn.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
+                conn.registerCloseCallback(self._closed, None)
+        return conn
 
     def _closed(self, _conn: Any, reason: int, _opaque: object) -> None:
         word = CLOSE_REASONS.get(reason, "error")
@@ -140,14 +205,9 @@ CLOSE_REASONS = {
 }
 
 
-def _open(uri: str) -> Any:
-    """``openAuth`` with no way to ask: a password prompt would hang a worker."""
-    return libvirt.openAuth(uri, [[], lambda _credentials, _opaque: -1, None], 0)
-
-
-def _close(conn: Any) -> None:
-    with contextlib.suppress(libvirt.libvirtError):  # none was registered
+def _let_go(conn: Any) -> None:
+    """Never ``virConnectClose`` itself: what still holds a domain or stream of it would be left
+    with freed memory. The binding closes it when nobody holds it; the callback is one holder."""
+    with contextlib.suppress(libvirt.libvirtError):  # none was registered, or it is broken
         conn.unregisterCloseCallback()
-    with contextlib.suppress(libvirt.libvirtError):  # it was broken: that is why it is closed
-        conn.close()
     _kept.discard(conn)

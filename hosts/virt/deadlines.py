@@ -15,10 +15,6 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Overdue(Exception):  # noqa: N818 - internal: turned into a VirtError at the connection
-    """The call has not come back in time; its thread goes on."""
-
-
 class Call(Generic[T]):
     """A function that runs in a thread of its own."""
 
@@ -46,11 +42,3 @@ class Call(Generic[T]):
         if self._error is not None:
             raise self._error
         return self._result
-
-
-def run(function: Callable[[], T], timeout_s: float) -> T:
-    """Its result, or Overdue."""
-    call = Call(function)
-    if not call.wait(timeout_s):
-        raise Overdue
-    return call.result()

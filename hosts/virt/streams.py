@@ -16,9 +16,9 @@ from typing import Any, BinaryIO
 import libvirt
 
 from hosts.virt import deadlines
+from hosts.virt.connection import Connection
 from hosts.virt.errors import OperationTimeout, VirtError
 from hosts.virt.protocol import Progress
-from hosts.virt.translate import translated
 
 CHUNK_BYTES = 1024 * 1024
 # One message of libvirt's protocol; virStreamSend takes no more at once from old clients.
@@ -42,44 +42,54 @@ class _Stopped(Exception):  # noqa: N818 - internal: the caller has its own erro
     pass
 
 
-def upload(volume: Any, source: BinaryIO, length: int, progress: Progress) -> None:
-    """``length`` bytes of ``source`` into ``volume``. Holes are only sent into a volume that has
-    nothing allocated: in one that has, they would leave old bytes."""
-    with translated():
-        sparse = volume.info()[2] == 0
-        stream = volume.connect().newStream(0)
-        flags = libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM if sparse else 0
-        volume.upload(stream, 0, length, flags)
-    transfer = Transfer(length)
-    _look_after(stream, transfer, lambda: _send(stream, source, transfer, sparse=sparse), progress)
+LookUp = Callable[[Any], Any]  # virConnect -> virStorageVol
 
 
-def download(volume: Any, target: BinaryIO, progress: Progress) -> None:
-    """All of ``volume`` into ``target``, which becomes sparse where it can seek."""
-    with translated():
-        sparse = target.seekable()
-        stream = volume.connect().newStream(0)
-        flags = libvirt.VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM if sparse else 0
-        total = volume.infoFlags(libvirt.VIR_STORAGE_VOL_GET_PHYSICAL)[2]
-        volume.download(stream, 0, 0, flags)
-    transfer = Transfer(total)
-    receive = _receive_sparse if sparse else _receive
-    _look_after(stream, transfer, lambda: receive(stream, target, transfer), progress)
-
-
-def _look_after(
-    stream: Any, transfer: Transfer, function: Callable[[], None], progress: Progress
+def upload(
+    own: Connection, look_up: LookUp, source: BinaryIO, length: int, progress: Progress
 ) -> None:
-    def run() -> None:
-        try:
-            with translated():
-                function()
-                stream.finish()
-        except BaseException:
-            _abort(stream)
-            raise
+    """``length`` bytes of ``source`` into a volume. Holes are only sent into a volume that has
+    nothing allocated: in one that has, they would leave old bytes. ``own`` is for this alone."""
+    transfer = Transfer(length)
 
-    call = deadlines.Call(run, name="libvirt-stream")
+    def run(conn: Any) -> None:
+        volume = look_up(conn)
+        sparse = volume.info()[2] == 0
+        flags = libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM if sparse else 0
+        stream = conn.newStream(0)
+        volume.upload(stream, 0, length, flags)
+        _to_its_end(stream, lambda: _send(stream, source, transfer, sparse=sparse))
+
+    _look_after(own.start(run), transfer, progress)
+
+
+def download(own: Connection, look_up: LookUp, target: BinaryIO, progress: Progress) -> None:
+    """All of a volume into ``target``, which becomes sparse where it can seek."""
+    transfer = Transfer(0)
+
+    def run(conn: Any) -> None:
+        volume = look_up(conn)
+        transfer.total = volume.infoFlags(libvirt.VIR_STORAGE_VOL_GET_PHYSICAL)[2]
+        sparse = target.seekable()
+        flags = libvirt.VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM if sparse else 0
+        stream = conn.newStream(0)
+        volume.download(stream, 0, 0, flags)
+        receive = _receive_sparse if sparse else _receive
+        _to_its_end(stream, lambda: receive(stream, target, transfer))
+
+    _look_after(own.start(run), transfer, progress)
+
+
+def _to_its_end(stream: Any, move: Callable[[], None]) -> None:
+    try:
+        move()
+        stream.finish()
+    except BaseException:
+        _abort(stream)
+        raise
+
+
+def _look_after(call: deadlines.Call[None], transfer: Transfer, progress: Progress) -> None:
     moved, moved_at = 0, time.monotonic()
     try:
         while not call.wait(TICK_S):
@@ -88,12 +98,12 @@ def _look_after(
             elif time.monotonic() - moved_at > STALLED_AFTER_S:
                 raise OperationTimeout(f"nothing moved for {STALLED_AFTER_S:g} s")
             progress(min(moved, transfer.total), transfer.total)
+        call.result()
+        progress(transfer.total, transfer.total)
     except BaseException:
         transfer.stop = True
         call.wait(STOP_WAIT_S)
         raise
-    call.result()
-    progress(transfer.total, transfer.total)
 
 
 def _abort(stream: Any) -> None:

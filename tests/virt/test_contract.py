@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import itertools
 import os
 import socket
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,6 +36,7 @@ from hosts.virt.spec import (
     NicSpec,
     VolumeSpec,
 )
+from tests.lab.machines import wait_for
 
 POOL = "contract"
 POOL_PATH = "/var/lib/libvirt/contract"
@@ -128,22 +127,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
 
 
 def eventually(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    pause = itertools.count(1)
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {WAIT_S} s: {what}"
-        _nap(min(0.01 * next(pause), 0.2))
-
-
-def _nap(seconds: float) -> None:
-    """Waits on nothing that comes: between two looks at a condition."""
-    first, second = socket.socketpair()
-    with first, second:
-        first.settimeout(seconds)
-        try:
-            first.recv(1)
-        except TimeoutError:
-            return
+    wait_for(condition, what=what, timeout_s=WAIT_S)
 
 
 def no_progress(_done: int, _total: int) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 from typing import Any
 from uuid import UUID
 
 import libvirt
 
-from hosts.virt import deadlines, parse
+from hosts.virt import parse
 from hosts.virt.client import host
 from hosts.virt.client.volumes import VolumeCalls
 from hosts.virt.connection import WORK_TIMEOUT_S, Connection
@@ -20,8 +19,6 @@ from hosts.virt.spec import DomainFacts, DomainSpec
 from hosts.virt.xml import edits
 from hosts.virt.xml.domain import Paths, domain_xml
 from hosts.virt.xml.metadata import KVMWEB_NS, KVMWEB_PREFIX, bare_text
-
-log = logging.getLogger("kvmweb.virt")
 
 WANTED_STATS = (
     libvirt.VIR_DOMAIN_STATS_STATE
@@ -50,7 +47,7 @@ class DomainCalls(VolumeCalls):
     # --- what is there ------------------------------------------------------------------------
 
     def list_domains(self) -> list[DomainFacts]:
-        return self.connection.call(_list_domains, WORK_TIMEOUT_S)
+        return self.connection.call(_list_domains)
 
     def domain(self, uuid: UUID) -> DomainFacts:
         pool_of = self._pool_of_path()
@@ -88,7 +85,9 @@ class DomainCalls(VolumeCalls):
         self._on_domain(uuid, lambda dom: dom.createWithFlags(flags), WORK_TIMEOUT_S)
 
     def shutdown(self, uuid: UUID) -> None:
-        self._on_domain(uuid, _shutdown)
+        self._on_domain(uuid, _press_power_button)
+        if parse.agent_connected(self.domain_xml(uuid)):
+            self._shut_down_by_agent(uuid)
 
     def force_off(self, uuid: UUID, *, graceful: bool = False) -> None:
         flags = libvirt.VIR_DOMAIN_DESTROY_GRACEFUL if graceful else 0
@@ -111,6 +110,14 @@ class DomainCalls(VolumeCalls):
 
     def resume(self, uuid: UUID) -> None:
         self._on_domain(uuid, lambda dom: dom.resume())
+
+    def _shut_down_by_agent(self, uuid: UUID) -> None:
+        """A guest without an ACPI daemon hears only its agent. The call blocks until the guest is
+        down: it is not waited for, and has a connection of its own."""
+        own = Connection(self.connection.uri)
+        flags = libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT
+        own.start(lambda conn: conn.lookupByUUIDString(str(uuid)).shutdownFlags(flags))
+        own.close()  # when that call has come back
 
     # --- what storage knows ---------------------------------------------------------------------
 
@@ -243,16 +250,5 @@ def _set_metadata(dom: Any, spec: DomainSpec) -> None:
     dom.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, element, KVMWEB_PREFIX, KVMWEB_NS, flags)
 
 
-def _shutdown(dom: Any) -> None:
-    """The power button, and the agent too where one listens: a guest without an ACPI daemon
-    hears only the agent. Asking the agent blocks until the guest is down: not waited for."""
+def _press_power_button(dom: Any) -> None:
     dom.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
-    if parse.agent_connected(dom.XMLDesc(0)):
-        deadlines.Call(lambda: _shutdown_by_agent(dom), name="libvirt-agent-shutdown")
-
-
-def _shutdown_by_agent(dom: Any) -> None:
-    try:
-        dom.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT)
-    except libvirt.libvirtError as error:
-        log.debug("the agent did not take the shutdown: %s", error)

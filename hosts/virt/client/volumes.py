@@ -6,6 +6,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
@@ -18,7 +19,6 @@ from hosts.virt.errors import AlreadyExists, NoSuchPool, NoSuchVolume, VirtError
 from hosts.virt.parse import PoolOfPath
 from hosts.virt.protocol import Progress
 from hosts.virt.spec import PoolFacts, VolumeFacts, VolumeSpec
-from hosts.virt.translate import translated
 from hosts.virt.xml.pool import directory_pool_xml
 from hosts.virt.xml.volume import volume_xml
 
@@ -86,12 +86,12 @@ class VolumeCalls(Calls):
     def upload_volume(
         self, pool: str, name: str, source: BinaryIO, length: int, progress: Progress
     ) -> None:
-        volume = self.connection.call(lambda conn: _look_up(conn, pool, name))
-        streams.upload(volume, source, length, progress)
+        with self._own_connection() as own:
+            streams.upload(own, lambda conn: _look_up(conn, pool, name), source, length, progress)
 
     def download_volume(self, pool: str, name: str, target: BinaryIO, progress: Progress) -> None:
-        volume = self.connection.call(lambda conn: _look_up(conn, pool, name))
-        streams.download(volume, target, progress)
+        with self._own_connection() as own:
+            streams.download(own, lambda conn: _look_up(conn, pool, name), target, progress)
 
     def clone_volume(
         self, pool: str, name: str, spec: VolumeSpec, progress: Progress
@@ -99,7 +99,8 @@ class VolumeCalls(Calls):
         """libvirt has no way to stop such a copy: when it fails or ``progress`` raises, the new
         volume is deleted as soon as the host is done with it, by a thread that stays behind."""
         source = self.volume(pool, name)
-        copy = deadlines.Call(lambda: self._copy(pool, name, spec), name="libvirt-clone")
+        own = Connection(self.connection.uri)
+        copy = own.start(lambda conn: _copy(conn, pool, name, spec))
         try:
             while not copy.wait(CLONE_TICK_S):
                 written = self._allocation(spec)
@@ -113,6 +114,8 @@ class VolumeCalls(Calls):
             cleanup = deadlines.Call(lambda: self._discard(copy, spec), name="libvirt-unclone")
             cleanup.wait(CLONE_STOP_WAIT_S)
             raise
+        finally:
+            own.close()
 
     def resize_volume(self, pool: str, name: str, capacity_bytes: int) -> None:
         self.connection.call(
@@ -125,11 +128,14 @@ class VolumeCalls(Calls):
 
     # --- private ------------------------------------------------------------------------------
 
-    def _copy(self, pool: str, name: str, spec: VolumeSpec) -> None:
-        conn = self.connection.get()
-        with translated():
-            target = conn.storagePoolLookupByName(spec.pool)
-            target.createXMLFrom(volume_xml(spec), _look_up(conn, pool, name), 0)
+    @contextlib.contextmanager
+    def _own_connection(self) -> Iterator[Connection]:
+        """For work that holds its connection for minutes."""
+        own = Connection(self.connection.uri)
+        try:
+            yield own
+        finally:
+            own.close()
 
     def _allocation(self, spec: VolumeSpec) -> int:
         try:
@@ -168,6 +174,11 @@ class VolumeCalls(Calls):
 
 def _look_up(conn: Any, pool: str, name: str) -> Any:
     return conn.storagePoolLookupByName(pool).storageVolLookupByName(name)
+
+
+def _copy(conn: Any, pool: str, name: str, spec: VolumeSpec) -> None:
+    target = conn.storagePoolLookupByName(spec.pool)
+    target.createXMLFrom(volume_xml(spec), _look_up(conn, pool, name), 0)
 
 
 def _facts(pool: str, volume: Any) -> VolumeFacts:

@@ -96,9 +96,11 @@ def _metadata(root: etree._Element, spec: DomainSpec) -> None:
 
 
 def _replace(parent: etree._Element, tag: str, new: etree._Element) -> None:
-    for old in parent.findall(tag):
-        parent.remove(old)
-    parent.append(new)
+    old = parent.find(tag)
+    if old is None:
+        parent.append(new)
+    else:
+        parent.replace(old, new)
 
 
 def _disks(element: etree._Element, spec: DomainSpec, paths: Paths) -> None:

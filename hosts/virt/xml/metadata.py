@@ -30,9 +30,7 @@ def bare_text(metadata: DomainMetadata) -> str:
     return etree.tostring(_machine(metadata, "", {}), encoding="unicode")
 
 
-def _machine(
-    metadata: DomainMetadata, namespace: str, nsmap: dict[str | None, str]
-) -> etree._Element:
+def _machine(metadata: DomainMetadata, namespace: str, nsmap: dict[str, str]) -> etree._Element:
     machine = etree.Element(
         f"{namespace}machine",
         {"version": FORMAT_VERSION, "uuid": str(metadata.vm_uuid)},
