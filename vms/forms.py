@@ -52,7 +52,7 @@ class CreateForm(forms.Form):
 
     def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.user = user
+        self.person = user
         self.images = [
             image
             for image in Image.objects.visible_to(user).filter(state=Image.State.READY)

@@ -235,8 +235,7 @@ def bar(
         '<rect class="used" width="{}" height="8"></rect>'
         '<rect class="added" x="{}" width="{}" height="8"></rect></svg>',
         classes,
-        label
-        or _("%(used)s of %(hard)s") % {"used": used + added, "hard": "∞" if unlimited else hard},
+        label or _("%(used)s of %(hard)s") % {"used": used + added, "hard": limit},
         f"{first:.2f}",
         f"{first:.2f}",
         f"{second:.2f}",

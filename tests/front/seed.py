@@ -146,7 +146,9 @@ def at_work(vm: VM, kind: str, step: int, progress: float | None, **more: object
         "state": "running",
         "step": specs[step].key,
         "progress": progress,
-        "params": {"copy": "linked", "cloud_init": True, "start": True} if kind == "vm.create" else {},
+        "params": {"copy": "linked", "cloud_init": True, "start": True}
+        if kind == "vm.create"
+        else {},
         "started_at": now - timedelta(seconds=35),
         "observing": specs[step].observing,
     }

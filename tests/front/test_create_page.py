@@ -134,7 +134,8 @@ def test_the_preview_follows_what_is_typed(
 
 
 @pytest.mark.parametrize(
-    "wild", [{"vcpus": "9" * 40}, {"disk_gib": "-3"}, {"image": "x"}, {"flavor": "'"}, {"team": "0"}]
+    "wild",
+    [{"vcpus": "9" * 40}, {"disk_gib": "-3"}, {"image": "x"}, {"flavor": "'"}, {"team": "0"}],
 )
 def test_wild_input_never_breaks_the_page(
     browser: Callable[[User], Client], owner: User, typed: dict[str, Any], wild: dict[str, str]

@@ -35,9 +35,7 @@ def test_a_change_outside_shows_within_a_second(
     expect(page.locator("#bulk [data-verb=shutdown]")).to_be_hidden()
 
 
-def test_typing_in_the_search_narrows_and_keeps_the_focus(
-    open_page: Open, made: seed.Demo
-) -> None:
+def test_typing_in_the_search_narrows_and_keeps_the_focus(open_page: Open, made: seed.Demo) -> None:
     seed.machine(made, "web-1")
     seed.machine(made, "db-1")
     page = open_page(made.member, "/machines/")
@@ -218,9 +216,7 @@ def test_axe_finds_nothing_on_any_page(open_page: Open, made: seed.Demo, scheme:
 
 
 @pytest.mark.parametrize("width", [360, 768, 1280, 3840])
-def test_no_page_is_wider_than_its_screen(
-    open_page: Open, made: seed.Demo, width: int
-) -> None:
+def test_no_page_is_wider_than_its_screen(open_page: Open, made: seed.Demo, width: int) -> None:
     seed.demo(21)
     vm = VM.objects.filter(jobs__kind="vm.create", owner=made.member).first()
     assert vm is not None

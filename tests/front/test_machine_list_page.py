@@ -21,7 +21,9 @@ FIRST_PAGE_QUERIES = 36
 
 def queries_of(client: Client, path: str) -> int:
     client.get(path)  # what is read once per process is read now
-    with CaptureQueriesContext(connection, ) as captured:
+    with CaptureQueriesContext(
+        connection,
+    ) as captured:
         assert client.get(path).status_code == 200
     return len(captured)
 
@@ -105,7 +107,8 @@ def test_the_bulk_bar_touches_only_what_it_may(
     assert "Start%3A%201%20machine" in answer["X-Toast"]
     assert Job.objects.get().vm == stopped
     answer = browser(outsider).post(
-        "/machines/bulk/", {"verb": "delete", "ids": ids, "confirmed": "1"},
+        "/machines/bulk/",
+        {"verb": "delete", "ids": ids, "confirmed": "1"},
         headers={"HX-Request": "true"},
     )
     assert "No%20machine%20was%20chosen" in answer["X-Toast"]

@@ -1,4 +1,4 @@
-"""What is vendored is what npm gave us, with its licence, and every icon that pages name is there."""
+"""What is vendored is what npm gave us, with licences; every icon that pages name is there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 VENDOR = ROOT / "static" / "vendor"
-_RECORD = re.compile(r'^"(?P<path>[^"]+)" = "(?P<sum>[0-9a-f]{64})"$', re.M)
+_RECORD = re.compile(r'^"(?P<path>[^"]+)" = "(?P<sum>[0-9a-f]{64})"$', re.MULTILINE)
 _OURS = {"VENDORED.toml", "icons.txt"}
 
 
@@ -24,9 +24,7 @@ def test_each_file_has_the_recorded_sum() -> None:
 
 
 def test_nothing_is_there_that_is_not_recorded() -> None:
-    present = {
-        path.relative_to(VENDOR).as_posix() for path in VENDOR.rglob("*") if path.is_file()
-    }
+    present = {path.relative_to(VENDOR).as_posix() for path in VENDOR.rglob("*") if path.is_file()}
     assert present - set(recorded()) == _OURS
 
 
@@ -35,14 +33,16 @@ def test_each_package_has_version_and_licence() -> None:
     packages = text.split("[[package]]")[1:]
     assert len(packages) == 6
     for package in packages:
-        assert re.search(r'^version = "\d+\.\d+\.\d+"$', package, re.M)
-        licence = re.search(r'^licence_file = "([^"]+)"$', package, re.M)
+        assert re.search(r'^version = "\d+\.\d+\.\d+"$', package, re.MULTILINE)
+        licence = re.search(r'^licence_file = "([^"]+)"$', package, re.MULTILINE)
         assert licence is not None
         assert len((VENDOR / licence[1]).read_text()) > 200
 
 
 def sprite_names() -> set[str]:
-    return set(re.findall(r'<symbol id="([^"]+)"', next(VENDOR.glob("lucide-*/sprite.svg")).read_text()))
+    return set(
+        re.findall(r'<symbol id="([^"]+)"', next(VENDOR.glob("lucide-*/sprite.svg")).read_text())
+    )
 
 
 def test_each_icon_of_a_template_is_in_the_sprite() -> None:

@@ -90,9 +90,7 @@ def navigation(context: template.Context) -> Navigation:
         ("user_list", _("People"), "users", "u"),
     ]
     is_admin = isinstance(user, User) and user.is_admin
-    return Navigation(
-        main=_existing(main, path), admin=_existing(admin, path) if is_admin else []
-    )
+    return Navigation(main=_existing(main, path), admin=_existing(admin, path) if is_admin else [])
 
 
 def _existing(items: list[tuple[str, str, str, str]], path: str) -> list[NavItem]:

@@ -134,7 +134,7 @@ def _context(
     team = _team(form)
     impacts = (
         provisioning.quota_impact(
-            form.user,
+            form.person,
             team,
             vcpus=size["vcpus"],
             memory_mib=size["memory_mib"],
@@ -220,7 +220,9 @@ _LARGEST = 10**9
 
 def _whole(text: str, default: int) -> int:
     """A number that is still being typed: anything else counts as not typed."""
-    return min(int(text), _LARGEST) if text.isascii() and text.isdecimal() and int(text) else default
+    return (
+        min(int(text), _LARGEST) if text.isascii() and text.isdecimal() and int(text) else default
+    )
 
 
 def _name_problem(form: CreateForm, team: Team | None) -> str:

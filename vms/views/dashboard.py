@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.http import HttpResponse
 from django.views.decorators.http import require_safe
 
@@ -53,7 +53,7 @@ def show(request: SignedInRequest) -> HttpResponse:
     return render_page(request, "vms/dashboard.html", context, parts={"now"})
 
 
-def _happening(user: User, seen: queries.QuerySet[VM]) -> list[Happening]:
+def _happening(user: User, seen: QuerySet[VM]) -> list[Happening]:
     jobs = Job.objects.filter(
         Q(actor=user) | Q(vm__in=seen.order_by()), state__in=Job.ACTIVE_STATES
     ).select_related("vm", "actor")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.http import HttpResponse
 from django.shortcuts import render
+from django.template import Context
 from django.views.decorators.http import require_safe
 
 from accounts.access import SignedInRequest, signed_in
@@ -34,10 +35,8 @@ def jump(request: SignedInRequest) -> HttpResponse:
     else:
         seen = VM.objects.visible_to(request.user).order_by("-created_at")
         found = list(queries.with_related(seen)[:5])
-    nav = navigation({"request": request, "user": request.user})
-    pages = [
-        page for page in [*nav.main, *nav.admin] if text.casefold() in page.label.casefold()
-    ]
+    nav = navigation(Context({"request": request, "user": request.user}))
+    pages = [page for page in [*nav.main, *nav.admin] if text.casefold() in page.label.casefold()]
     context = {
         "machines": presentation.machines(found, request.user),
         "pages": pages,

@@ -56,7 +56,10 @@ def show(request: SignedInRequest, uuid: UUID) -> HttpResponse:
         "edit_form": EditForm.of(vm),
     }
     if request.GET.get("part", "machine") == "machine":
-        context |= {"making": _making(vm), "entries": timeline.entries(vm, 50 if tab == "timeline" else 6)}
+        context |= {
+            "making": _making(vm),
+            "entries": timeline.entries(vm, 50 if tab == "timeline" else 6),
+        }
     parts = {"machine", "menu", "confirm", "edit"}
     response = render_page(request, "vms/detail.html", context, parts=parts)
     if context["secret"] and not request.GET.get("part"):
@@ -113,7 +116,7 @@ def _first_of(error: Invalid) -> Invalid:
 def cancel(request: SignedInRequest, uuid: UUID) -> HttpResponse:
     """Stop what is being done with the machine, and clean up."""
     vm = queries.one(request.user, uuid)
-    job = presentation.active_job(vm)
+    job = lifecycle.active_job(vm)
     if job is None:
         return done(request, _("It had just ended."), changed=f"vm:{vm.uuid} job")
     policy.require(request.user, Action.JOB_CANCEL, job)

@@ -176,4 +176,3 @@ def _columns(query: ListQuery) -> dict[str, dict[str, str]]:
         order = ("descending" if turned else "ascending") if here else "none"
         columns[key] = {"params": query.params(sort=goal), "order": order}
     return columns
-
