@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -140,11 +142,15 @@ class Machine:
             channel.connect(str(path))
             return channel.makefile().readline()
 
-    def type(self, text: str) -> None:
-        """On the serial line, as at its console."""
-        terminal = Path(self.lab.virsh(self.host, "ttyconsole", self.name).strip())
-        with terminal.open("wb", buffering=0) as line:
-            line.write(text.encode())
+    @contextmanager
+    def keyboard(self) -> Iterator[Callable[[str], None]]:
+        """Typing on the serial line. Kept open: QEMU drops what a terminal held when it closed."""
+        terminal = self.lab.virsh(self.host, "ttyconsole", self.name).strip()
+        line = os.open(terminal, os.O_RDWR | os.O_NOCTTY)
+        try:
+            yield lambda text: _write_all(line, text.encode())
+        finally:
+            os.close(line)
 
     def remove(self) -> None:
         self.lab.run("virsh", self.host, "destroy", self.name, check=False)
@@ -153,3 +159,8 @@ class Machine:
 
     def _exec(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.lab.exec(self.host, *argv, check=check)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]

@@ -14,6 +14,7 @@ from pathlib import Path
 from .shell import BuildError, say
 
 RECIPE = [Path(__file__).with_name(name) for name in ("disk.py", "kernel.py")]
+KEPT = 2
 NEEDED_MIB = 4096  # unpacked trees and raw images, at the most
 
 
@@ -50,8 +51,18 @@ def get(name: str, build: Callable[[Path, Path], None], *, force: bool = False) 
             build(part, Path(work))
             part.chmod(0o644)
             part.rename(kept)
+        _prune(kept)
         say(f"Built {kept} ({kept.stat().st_size // (1024 * 1024)} MiB)")
     return kept
+
+
+def _prune(kept: Path) -> None:
+    """Older images of the same guest go, but for one: somebody may be copying it just now."""
+    guest = kept.name.partition("-")[0]
+    images = sorted(kept.parent.glob(f"{guest}-*.qcow2"), key=lambda path: path.stat().st_mtime)
+    for old in images[:-KEPT]:
+        old.unlink(missing_ok=True)
+        old.with_name(f"{old.name}.lock").unlink(missing_ok=True)
 
 
 @contextmanager
