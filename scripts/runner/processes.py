@@ -55,6 +55,7 @@ def programs(*, listen: str, port: int, carrier: str) -> dict[str, Program]:
                 "--ws-per-message-deflate=false",
                 "--ws-max-size=1048576",
                 "--no-access-log",
+                "--no-proxy-headers",  # KVMWEB_TRUSTED_PROXIES says whom to believe
                 "--timeout-graceful-shutdown=5",
             ],
             WEB_ENVIRONMENT,

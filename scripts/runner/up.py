@@ -215,6 +215,7 @@ def start(options: argparse.Namespace) -> dict[str, Any]:
     extra = {
         "KVMWEB_VAR": str(VAR),
         "KVMWEB_CONSOLE_CARRIER": options.carrier,
+        "KVMWEB_READY_REQUIRES": "worker,beat,watch",
         "KVMWEB_ALLOWED_HOSTS": ",".join(allowed),
     }
     for name, value in os.environ.items():

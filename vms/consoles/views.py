@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from accounts import policy
+from accounts.access import signed_in
 from accounts.policy import Action
 from vms import presentation, queries
 
@@ -54,7 +54,7 @@ def _words() -> dict[str, str]:
     }
 
 
-@login_required
+@signed_in
 def vm_console(request: HttpRequest, uuid: UUID) -> HttpResponse:
     user: User = request.user  # type: ignore[assignment]
     vm = queries.one(user, uuid)
