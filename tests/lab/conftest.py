@@ -103,8 +103,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
     try:
         running.run("up", str(HOSTS))
         running.refresh()
+        # Every folder that imports this fixture has a copy of it: they share the first one's lab.
+        os.environ["KVMWEB_TEST_LAB"] = str(running.folder)
         yield running
     finally:
+        os.environ.pop("KVMWEB_TEST_LAB", None)
         running.run("down", "--purge")
 
 
