@@ -41,12 +41,14 @@ class ImageView:
 def views(images: Iterable[Image], user: User) -> list[ImageView]:
     """A bounded number of queries, however many images."""
     rows = list(
-        Image.objects.filter(pk__in=[image.pk for image in images]).annotate(
+        Image.objects.filter(pk__in=[image.pk for image in images])
+        .annotate(
             machine_count=Count(
                 "machines", filter=Q(machines__deleted_at__isnull=True), distinct=True
             ),
             host_count=Count("copies", filter=Q(copies__state="ready"), distinct=True),
         )
+        .order_by("name")  # an aggregate drops the model's own order
     )
     active: dict[int | None, Job] = {
         job.image_id: job
