@@ -145,3 +145,37 @@ def test_its_name_and_tags_can_be_changed(
     assert b"Some of the input" not in wrong.content
     refused = browser(viewer).post(f"/machines/{vm.uuid}/edit/", data, headers=AS_FRAGMENT)
     assert refused.status_code == 403
+
+
+def test_a_failed_create_says_why_what_was_cleaned_and_offers_another_try(
+    browser: Callable[[User], Client], vm: VM, owner: User, outsider: User
+) -> None:
+    Job.objects.create(
+        kind="vm.create",
+        vm=vm,
+        actor=owner,
+        target_name=vm.name,
+        state="failed",
+        error_code="vm.no_such_code",
+        error_ref="ab12cd34",
+        params={"copy": "linked", "cloud_init": True, "start": True},
+    )
+    VM.objects.filter(pk=vm.pk).update(deleted_at=timezone.now())
+    client = browser(owner)
+    page = client.get(f"/machines/{vm.uuid}/?part=machine").content.decode()
+    assert "could not be made" in page
+    assert "no disk, no domain and no quota is left" in page
+    assert "ab12cd34" in page
+    assert f'action="/machines/{vm.uuid}/retry/"' in page
+    assert client.get(f"/machines/{vm.uuid}/").status_code == 404
+    stranger = browser(outsider).get(f"/machines/{vm.uuid}/?part=machine")
+    assert stranger.status_code == 404
+    assert vm.name not in stranger.content.decode()
+
+
+def test_a_deleted_machine_says_so_in_an_open_page(
+    browser: Callable[[User], Client], vm: VM, owner: User
+) -> None:
+    VM.objects.filter(pk=vm.pk).update(deleted_at=timezone.now())
+    page = browser(owner).get(f"/machines/{vm.uuid}/?part=machine").content.decode()
+    assert "This machine was deleted" in page

@@ -67,7 +67,12 @@ def _uses(user: User) -> list[TeamUse]:
     """The person's own team first; a resource that nobody limits and nobody uses says nothing."""
     teams = Team.objects.filter(Q(personal_of=user) | Q(memberships__user=user)).distinct()
     mine_first = sorted(teams, key=lambda team: team.personal_of_id != user.pk)
-    return [TeamUse(team=team, impacts=_worth_showing(team, user)) for team in mine_first[:_TEAMS]]
+    uses = [TeamUse(team=team, impacts=_worth_showing(team, user)) for team in mine_first[:_TEAMS]]
+    return [
+        use
+        for use in uses
+        if use.team.personal_of_id == user.pk or any(one.used for one in use.impacts)
+    ]
 
 
 def _worth_showing(team: Team, user: User) -> list[Impact]:

@@ -41,7 +41,10 @@ class CreateProgress:
 @signed_in
 @require_safe
 def show(request: SignedInRequest, uuid: UUID) -> HttpResponse:
-    vm = queries.one(request.user, uuid)
+    try:
+        vm = queries.one(request.user, uuid)
+    except NotFound:
+        return _gone(request, uuid)
     machine = presentation.machine(vm, request.user)
     tab = request.GET.get("tab", "overview")
     tab = tab if tab in TABS else "overview"
@@ -50,6 +53,8 @@ def show(request: SignedInRequest, uuid: UUID) -> HttpResponse:
         "vm": vm,
         "tab": tab,
         "primary": _primary(machine),
+        # A page has one primary action: while it runs that is its console.
+        "primary_css": "" if machine.can_console and vm.observed == "running" else "primary",
         "verb": _verb_asked(machine, request.GET.get("verb", "")),
         "volumes": presentation.volumes(vm),
         "secret": secrets.read(request, vm),
@@ -129,13 +134,44 @@ def cancel(request: SignedInRequest, uuid: UUID) -> HttpResponse:
 @signed_in
 @require_POST
 def retry(request: SignedInRequest, uuid: UUID) -> HttpResponse:
-    """The last failed job once more, with the same input."""
-    vm = queries.one(request.user, uuid)
+    """The machine whose making failed once more, with the same input: as a new machine."""
+    vm = _with_deleted(request, uuid)
     job = vm.jobs.filter(state__in=Job.FINAL_STATES).order_by("-created_at").first()
     if job is None:
         raise NotFound
-    job_services.retry(job, actor=request.user)
-    return done(request, _("It is tried again."), tone="work", changed=f"vm:{vm.uuid} job")
+    again = job_services.retry(job, actor=request.user)
+    goal = reverse("vm_detail", args=[again.vm.uuid]) if again.vm and again.vm != vm else ""
+    return done(
+        request, _("It is tried again."), tone="work", changed=f"vm:{vm.uuid} job", goal=goal
+    )
+
+
+def _gone(request: SignedInRequest, uuid: UUID) -> HttpResponse:
+    """What became of a machine that is no more, for those who could see it: whoever watches a
+    machine being made must not lose sight of it when that fails."""
+    vm = _with_deleted(request, uuid)
+    job = vm.jobs.order_by("-created_at").first()
+    making = _making(vm)
+    context = {
+        "vm": vm,
+        "job": job,
+        "making": making if making and making.failed else None,
+        "may_retry": bool(
+            making and making.failed and policy.can(request.user, Action.JOB_CANCEL, making.job)
+        ),
+        "entries": timeline.entries(vm, 10),
+    }
+    # A page that was open shows the end in place; an address that is opened now is not found.
+    status = 200 if request.GET.get("part") else 404
+    return render_page(request, "vms/gone.html", context, parts={"machine"}, status=status)
+
+
+def _with_deleted(request: SignedInRequest, uuid: UUID) -> VM:
+    rows = VM.objects.select_related("owner", "team", "image", "host")
+    vm = rows.filter(uuid=uuid).first()
+    if vm is None or not policy.can(request.user, Action.SEE, vm):
+        raise NotFound("vm.not_found")
+    return vm
 
 
 # --- what the page needs -------------------------------------------------------------------------
