@@ -9,12 +9,12 @@ from uuid import UUID
 
 from django.core.paginator import Paginator
 from django.db.models import Q
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from accounts.access import signed_in
+from accounts.access import SignedInRequest, signed_in
 from accounts.errors import NotFound
 from accounts.fragments import done, render_page
 from jobs import presentation, services
@@ -91,8 +91,8 @@ def _filtered(user: User, words: str, condition: Q) -> JobQuerySet:
 
 @signed_in
 @require_GET
-def job_list(request: HttpRequest) -> HttpResponse:
-    user: User = request.user  # type: ignore[assignment]
+def job_list(request: SignedInRequest) -> HttpResponse:
+    user = request.user
     words = request.GET.get("q", "").strip()[:200]
     chips = _chips(user)
     chosen = next((chip for chip in chips if chip.key == request.GET.get("state", "")), chips[0])
@@ -136,8 +136,8 @@ def _one(user: User, job_id: UUID) -> Job:
 
 @signed_in
 @require_GET
-def job_detail(request: HttpRequest, job_id: UUID) -> HttpResponse:
-    user: User = request.user  # type: ignore[assignment]
+def job_detail(request: SignedInRequest, job_id: UUID) -> HttpResponse:
+    user = request.user
     job = _one(user, job_id)
     context = {
         "job": job,
@@ -149,8 +149,8 @@ def job_detail(request: HttpRequest, job_id: UUID) -> HttpResponse:
 
 @signed_in
 @require_POST
-def job_cancel(request: HttpRequest, job_id: UUID) -> HttpResponse:
-    user: User = request.user  # type: ignore[assignment]
+def job_cancel(request: SignedInRequest, job_id: UUID) -> HttpResponse:
+    user = request.user
     job = _one(user, job_id)
     services.cancel(job, actor=user)
     return done(
@@ -163,8 +163,8 @@ def job_cancel(request: HttpRequest, job_id: UUID) -> HttpResponse:
 
 @signed_in
 @require_POST
-def job_retry(request: HttpRequest, job_id: UUID) -> HttpResponse:
-    user: User = request.user  # type: ignore[assignment]
+def job_retry(request: SignedInRequest, job_id: UUID) -> HttpResponse:
+    user = request.user
     again = services.retry(_one(user, job_id), actor=user)
     return done(
         request, _("Trying again."), tone="work", goal=reverse("job_detail", args=[again.pk])

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from accounts.audit import resolve_address
 from accounts.errors import DomainError
 from vms.consoles import gate, rfb, tickets
 
@@ -41,7 +42,9 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
             kind=kind,
             origin=_header(scope, b"origin"),
             host=_header(scope, b"host"),
-            address=(scope.get("client") or ("", 0))[0],
+            address=resolve_address(
+                (scope.get("client") or ("", 0))[0], _header(scope, b"x-forwarded-for")
+            ),
             carrier="asgi",
         )
     except DomainError as error:

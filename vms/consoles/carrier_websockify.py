@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from accounts.audit import resolve_address
 from accounts.errors import DomainError
 from vms.consoles import gate
 from vms.consoles.targets import SocketTarget
@@ -47,7 +48,9 @@ async def _serve_one(connection: socket.socket) -> None:
                 kind=str(request.get("kind", "")),
                 origin=str(request.get("origin", "")),
                 host=str(request.get("host", "")),
-                address=str(request.get("address", "")),
+                address=resolve_address(
+                    str(request.get("peer", "")), str(request.get("forwarded", ""))
+                ),
                 carrier="websockify",
             )
         except DomainError as error:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from accounts import policy
-from accounts.access import signed_in
+from accounts.access import SignedInRequest, signed_in
 from accounts.policy import Action
 from vms import presentation, queries
-
-if TYPE_CHECKING:
-    from accounts.models import User
 
 # X11 keysyms of the keys that a phone's keyboard lacks.
 KEYS = (
@@ -55,8 +52,8 @@ def _words() -> dict[str, str]:
 
 
 @signed_in
-def vm_console(request: HttpRequest, uuid: UUID) -> HttpResponse:
-    user: User = request.user  # type: ignore[assignment]
+def vm_console(request: SignedInRequest, uuid: UUID) -> HttpResponse:
+    user = request.user
     vm = queries.one(user, uuid)
     policy.require(user, Action.CONSOLE_VIEW, vm)
     machine = presentation.machine(vm, user)

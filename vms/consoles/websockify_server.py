@@ -78,7 +78,8 @@ class ConsoleHandler(ProxyRequestHandler):  # type: ignore[misc]
             kind=PATH.rsplit("/", 1)[-1],
             origin=self.headers.get("Origin", ""),
             host=self.headers.get("Host", ""),
-            address=self._client_address(),
+            peer=self.client_address[0],
+            forwarded=self.headers.get("X-Forwarded-For", ""),
         )
         if target is None:
             raise self.CClose(answer["code"], answer["reason"])
@@ -87,10 +88,6 @@ class ConsoleHandler(ProxyRequestHandler):  # type: ignore[misc]
             self._pump(target, broker, ClientFilter(view_only=answer["mode"] == "view"))
         finally:
             target.close()
-
-    def _client_address(self) -> str:
-        forwarded = self.headers.get("X-Forwarded-For", "")
-        return str(forwarded.split(",")[-1].strip() or self.client_address[0])
 
     def log_message(self, *_: Any) -> None:
         """Nothing: the broker writes down who opened what."""
