@@ -13,13 +13,13 @@ from PIL import Image
 from tests.lab.conftest import RunningLab
 from tests.lab.machines import Machine, wait_for
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 
 PASSWORD = "correct horse"
 # Generous: these run beside other tests on two cores, under emulation. Alone a tiny guest takes
 # 8 s to its login prompt, Debian a minute to the end of cloud-init.
 TINY_BOOT_S = 90
-DEBIAN_BOOT_S = 400
+DEBIAN_BOOT_S = 600
 SHUTDOWN_S = 60
 
 MakeMachine = Callable[..., Machine]
