@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from jobs.models import Job
 from tests.front import seed
@@ -213,6 +213,22 @@ def test_axe_finds_nothing_on_any_page(open_page: Open, made: seed.Demo, scheme:
         page.goto(path.replace("vm", f"/machines/{vm.uuid}/") if path.startswith("vm") else path)
         results = Axe().run(page)
         assert results.violations_count == 0, f"{path}: {results.generate_report()}"
+
+
+def test_axe_finds_nothing_at_the_door(chromium: Browser, site: Site) -> None:
+    page = chromium.new_page(base_url=site.url)
+    page.goto("/accounts/login/")
+    results = Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
+    page.get_by_label("User name").fill("mia")
+    page.get_by_label("Password").fill("wrong")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    expect(page.get_by_label("User name")).to_have_value("mia")
+    page.get_by_label("Password").fill(seed.PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.locator("h1")).to_have_text("Overview")
+    page.context.close()
 
 
 @pytest.mark.parametrize("width", [360, 768, 1280, 3840])
