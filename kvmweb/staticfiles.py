@@ -3,7 +3,7 @@
 from whitenoise.storage import CompressedManifestStaticFilesStorage
 
 
-class ModuleManifestStorage(CompressedManifestStaticFilesStorage):
+class ModuleManifestStorage(CompressedManifestStaticFilesStorage):  # type: ignore[misc]
     """Also rewrites ``import`` statements inside ES modules.
 
     Django silently leaves an import that has no ``;`` as it is, so a test checks each of ours.

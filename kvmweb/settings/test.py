@@ -7,8 +7,8 @@ from pathlib import Path
 os.environ.setdefault("KVMWEB_VAR", tempfile.mkdtemp(prefix="kvmweb-test-"))
 os.environ.setdefault("KVMWEB_SECRET_KEY", "test-only")
 
-from kvmweb.settings.base import *  # noqa: E402, F403
-from kvmweb.settings.base import DATABASES, STORAGES  # noqa: E402
+from kvmweb.settings.base import *  # noqa: F403
+from kvmweb.settings.base import DATABASES, STORAGES
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 STORAGES = STORAGES | {
@@ -24,5 +24,5 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "NAME": str(Path(os.environ["KVMWEB_VAR"]) / f"test-{os.getpid()}.sqlite3")
     }
 EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
-ACCOUNT_RATE_LIMITS = False
+ACCOUNT_RATE_LIMITS: dict[str, str] = {}
 LOGGING_CONFIG = None

@@ -176,7 +176,6 @@ def _throttle(user: User) -> None:
         raise TooMany("console.too_many", per_minute=ISSUES_PER_MINUTE)
 
 
-def delete_old() -> int:
+def delete_old() -> None:
     """Remove tickets that nobody can use any more; called by the reconciler."""
-    hour_ago = timezone.now() - timedelta(hours=1)
-    return ConsoleTicket.objects.filter(expires_at__lt=hour_ago).delete()[0]
+    ConsoleTicket.objects.filter(expires_at__lt=timezone.now() - timedelta(hours=1)).delete()
