@@ -63,7 +63,14 @@ def programs(*, listen: str, port: int, carrier: str) -> dict[str, Program]:
         "worker-quick": ([*worker, "-Q", "quick", "-c", "2", "-n", "quick@%%h"], {}),
         "worker-bulk": ([*worker, "-Q", "bulk", "-c", "2", "-n", "bulk@%%h"], {}),
         "beat": (
-            [*celery, "beat", "--loglevel=WARNING", f"--pidfile={VAR / 'beat.pid'}"],
+            [
+                str(VENV / "bin" / "celery"),
+                "-A",
+                "kvmweb.beat",
+                "beat",
+                "--loglevel=WARNING",
+                f"--pidfile={VAR / 'beat.pid'}",
+            ],
             {},
         ),
         "watch": ([str(PYTHON), "manage.py", "watchhosts"], {}),
