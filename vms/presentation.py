@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
+from django.conf import settings
 from django.utils import timezone
 from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from accounts.models import User
     from jobs.context import JobContext
     from jobs.registry import JobKind, StepSpec
-
-# After this a guest that was asked to shut down counts as ignoring it.
-GUEST_PATIENCE = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,7 +265,7 @@ def task(job: Job) -> TaskView:
         started_at=job.started_at,
         guest_ignores=job.kind == "vm.shutdown"
         and job.observing
-        and timezone.now() - asked > GUEST_PATIENCE,
+        and timezone.now() - asked > timedelta(seconds=settings.GUEST_PATIENCE_S),
     )
 
 

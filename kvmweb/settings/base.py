@@ -243,6 +243,8 @@ SITE_MARK = env.str(
 CONSOLE_CARRIER = env.str("KVMWEB_CONSOLE_CARRIER", default="asgi")  # asgi | websockify
 CONSOLE_TICKET_TTL_S = 30
 CONSOLE_IDLE_TIMEOUT_S = env.int("KVMWEB_CONSOLE_IDLE_TIMEOUT_S", default=3600)
+# After this a guest that was asked to shut down counts as ignoring it: force off is offered.
+GUEST_PATIENCE_S = env.int("KVMWEB_GUEST_PATIENCE_S", default=60)
 # Only tests and drills set this; see jobs.failpoints.
 FAILPOINTS_FILE = env.str("KVMWEB_FAILPOINTS_FILE", default="")
 JOB_LEASE_S = env.int("KVMWEB_JOB_LEASE_S", default=60)
