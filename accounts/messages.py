@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Union
 
-from django.utils.translation import gettext as _now
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def text(code: str, params: Mapping[str, Any] | None = None) -> str:
     message = _messages.get(code)
     if message is None:
         logger.error("no message for code %s", code)
-        return _now("That did not work (%(code)s). Please tell an admin.") % {"code": code}
+        return gettext("That did not work (%(code)s). Please tell an admin.") % {"code": code}
     values = _Places(params or {})
     if callable(message):
         return message(values)
@@ -82,13 +82,13 @@ def _quota_exceeded(params: Mapping[str, Any]) -> str:
         "missing": amount_text(resource, params["missing"]),
     }
     if params["scope"] == "member":
-        sentence = _now(
+        sentence = gettext(
             "Your limit in team %(team)s for “%(resource)s” is %(hard)s. %(used)s are in use and "
             "this needs %(asked)s: %(missing)s too many. Ask for less, delete something, or ask "
             "a manager of the team for more."
         )
     else:
-        sentence = _now(
+        sentence = gettext(
             "The limit of team %(team)s for “%(resource)s” is %(hard)s. %(used)s are in use and "
             "this needs %(asked)s: %(missing)s too many. Ask for less, delete something, or ask "
             "an admin for more."

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from django.utils.translation import gettext as _now
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from accounts import messages
@@ -73,19 +73,19 @@ def _unknown(key: str, params: Mapping[str, Any]) -> str:
 def _probe_failed(params: Mapping[str, Any]) -> str:
     match params.get("reason"):
         case "no_cpu_flag":
-            return _now("KVM was not tried: the processor does not offer virtualization.")
+            return gettext("KVM was not tried: the processor does not offer virtualization.")
         case "not_listed":
-            return _now("KVM was not tried: libvirt does not offer it.")
+            return gettext("KVM was not tried: libvirt does not offer it.")
         case "no_pool":
-            return _now("KVM could not be tried: the host has no storage pool for the probe.")
+            return gettext("KVM could not be tried: the host has no storage pool for the probe.")
         case "start_failed":
-            return _now("A probe machine could not be started with KVM (reference %(ref)s).") % {
+            return gettext("A probe machine could not be started with KVM (reference %(ref)s).") % {
                 "ref": params.get("ref", "?")
             }
         case "crashed":
-            return _now("A probe machine started with KVM and then ended in a crash.")
+            return gettext("A probe machine started with KVM and then ended in a crash.")
         case _:
-            return _now("A probe machine started with KVM and hung: KVM only seems to be there.")
+            return gettext("A probe machine started with KVM and hung: KVM only seems to be there.")
 
 
 messages.register(

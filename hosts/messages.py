@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from django.utils.translation import gettext as _now
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from accounts import messages
@@ -14,11 +14,11 @@ from accounts import messages
 def _nowhere(params: Mapping[str, Any]) -> str:
     """Each host's own reason, when they differ."""
     reasons = [
-        _now("%(host)s: %(reason)s")
+        gettext("%(host)s: %(reason)s")
         % {"host": why["host"], "reason": messages.text(f"{why['code']}.short", why)}
         for why in params.get("reasons") or []
     ]
-    return _now(
+    return gettext(
         "No host can take this machine now. %(reasons)s. Ask for a smaller machine, try again "
         "later, or ask an admin."
     ) % {"reasons": "; ".join(reasons)}

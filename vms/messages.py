@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from django.utils.translation import gettext as _now
+from django.utils.translation import gettext, gettext_noop
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import gettext_noop as noop
 
 from accounts import messages
 
@@ -16,7 +15,7 @@ def _state_line(word: str, outside: str) -> messages.Message:
     """A timeline line that says when the change did not come from a job of ours."""
 
     def text(params: Mapping[str, Any]) -> str:
-        return _now(outside) if params.get("outside") else _now(word)
+        return gettext(outside) if params.get("outside") else gettext(word)
 
     return text
 
@@ -142,13 +141,13 @@ messages.register(
         "timeline.first_boot.failed": _("The guest's first boot reported errors"),
         "timeline.first_boot.silent": _("The guest did not report on its first boot"),
         "timeline.state.running": _state_line(
-            noop("Runs"), noop("Runs: started outside of KVMWeb")
+            gettext_noop("Runs"), gettext_noop("Runs: started outside of KVMWeb")
         ),
         "timeline.state.paused": _state_line(
-            noop("Suspended"), noop("Suspended outside of KVMWeb")
+            gettext_noop("Suspended"), gettext_noop("Suspended outside of KVMWeb")
         ),
         "timeline.state.shutoff": _state_line(
-            noop("Stopped"), noop("Stopped by the guest or outside of KVMWeb")
+            gettext_noop("Stopped"), gettext_noop("Stopped by the guest or outside of KVMWeb")
         ),
         "timeline.state.crashed": _("Crashed"),
         "timeline.state.missing": _("Its host does not know it any more"),

@@ -8,7 +8,7 @@ from typing import Any
 from django.http import HttpResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_noop as noop
+from django.utils.translation import gettext_noop
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.access import SignedInRequest, admin_only, signed_in
@@ -104,16 +104,16 @@ def admin_image_act(request: SignedInRequest, image_id: int, verb: str) -> HttpR
 
 # verb -> (service, what is said when it is done)
 _VERBS: dict[str, tuple[Callable[..., Any], str]] = {
-    "publish": (services.publish, noop("“%(name)s” is published: everybody may use it.")),
-    "unpublish": (services.unpublish, noop("“%(name)s” is for admins only now.")),
+    "publish": (services.publish, gettext_noop("“%(name)s” is published: everybody may use it.")),
+    "unpublish": (services.unpublish, gettext_noop("“%(name)s” is for admins only now.")),
     "retire": (
         services.retire,
-        noop("“%(name)s” is retired: no new machines; those that exist keep their disks."),
+        gettext_noop("“%(name)s” is retired: no new machines; those that exist keep their disks."),
     ),
-    "restore": (services.restore, noop("“%(name)s” is back, not published yet.")),
-    "fetch": (services.fetch_again, noop("“%(name)s” is fetched again.")),
-    "delete": (services.delete, noop("“%(name)s” is being deleted.")),
-    "cancel-upload": (uploads.cancel, noop("The upload of “%(name)s” was forgotten.")),
+    "restore": (services.restore, gettext_noop("“%(name)s” is back, not published yet.")),
+    "fetch": (services.fetch_again, gettext_noop("“%(name)s” is fetched again.")),
+    "delete": (services.delete, gettext_noop("“%(name)s” is being deleted.")),
+    "cancel-upload": (uploads.cancel, gettext_noop("The upload of “%(name)s” was forgotten.")),
 }
 _LEAVES = {"delete", "cancel-upload"}
 
