@@ -24,5 +24,5 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "NAME": str(Path(os.environ["KVMWEB_VAR"]) / f"test-{os.getpid()}.sqlite3")
     }
 EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
-ACCOUNT_RATE_LIMITS: dict[str, str] = {}
+ACCOUNT_RATE_LIMITS = {}
 LOGGING_CONFIG = None

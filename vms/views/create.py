@@ -17,6 +17,7 @@ from accounts.errors import DomainError, Forbidden, Invalid, NotFound, QuotaExce
 from accounts.fragments import render_page
 from accounts.models import Resource, Team
 from accounts.quotas import Impact
+from hosts.models import Host
 from vms import cloudconfig, commands, names, passwords, provisioning
 from vms.forms import CUSTOM, CreateForm, split_tags
 from vms.models import VM, Image
@@ -276,7 +277,14 @@ def _commands(form: CreateForm, image: Image | None, size: dict[str, int]) -> li
         user_data=form.value("user_data"),
         hostname=form.value("hostname"),
         start=_starts(form),
+        domain_type=_domain_type(),
     )
+
+
+def _domain_type() -> str:
+    """What a new machine will get where it is most likely to land."""
+    hosts = Host.objects.filter(mode=Host.Mode.ACTIVE)
+    return "kvm" if any(host.domain_type == "kvm" for host in hosts) else "qemu"
 
 
 def _keys_so_far(form: CreateForm) -> list[str]:
