@@ -14,7 +14,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.utils import timezone
-from django.utils.timesince import timesince
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
@@ -201,9 +201,11 @@ def _host_down(vm: VM) -> str:
         return ""
     if vm.host.reach_since is None:
         return _("Host %(host)s is unreachable.") % {"host": vm.host.name}
-    return _("Host %(host)s is unreachable for %(time)s. This is the last state that was seen.") % {
+    since = timezone.localtime(vm.host.reach_since)
+    today = since.date() == timezone.localdate()
+    return _("Host %(host)s is unreachable since %(time)s. This is the last state that was seen.") % {
         "host": vm.host.name,
-        "time": timesince(vm.host.reach_since),
+        "time": date_format(since, "H:i T" if today else "Y-m-d H:i T"),
     }
 
 
