@@ -15,6 +15,7 @@ from uuid import UUID
 from django.conf import settings
 from django.utils import timezone
 from django.utils.formats import date_format
+from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
@@ -203,7 +204,9 @@ def _host_down(vm: VM) -> str:
         return _("Host %(host)s is unreachable.") % {"host": vm.host.name}
     since = timezone.localtime(vm.host.reach_since)
     today = since.date() == timezone.localdate()
-    return _("Host %(host)s is unreachable since %(time)s. This is the last state that was seen.") % {
+    return _(
+        "Host %(host)s is unreachable since %(time)s. This is the last state that was seen."
+    ) % {
         "host": vm.host.name,
         "time": date_format(since, "H:i T" if today else "Y-m-d H:i T"),
     }
