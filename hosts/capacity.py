@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from django.db.models import Count, F, Q, Sum
-from django.db.models.functions import Coalesce, Greatest
+from django.db.models import BigIntegerField, Count, F, Q, Sum
+from django.db.models.functions import Cast, Coalesce, Greatest
 
 from hosts.models import Host, Pool
 
@@ -119,7 +119,11 @@ def of_pools(pools: Iterable[Pool], ratio: float) -> dict[int, PoolCapacity]:
         .values("pk")
         .annotate(
             unwritten=Sum(
-                Greatest(F("disk__size_gib") * GIB - Coalesce(F("disk__allocation_bytes"), 0), 0),
+                Greatest(
+                    Cast("disk__size_gib", BigIntegerField()) * GIB
+                    - Coalesce(F("disk__allocation_bytes"), 0),
+                    0,
+                ),
                 filter=Q(disk__vm__deleted_at__isnull=True),
             )
         )
