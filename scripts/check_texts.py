@@ -62,14 +62,23 @@ def problems(path: Path) -> list[str]:
         ids = re.findall(r'^msgid (".*"(?:\n".*")*)', out, flags=re.MULTILINE)
         shown += [text.replace('"\n"', "") for text in ids if text != '""']
     checked = subprocess.run(
-        ["msgfmt", "--check", "--output-file=/dev/null", str(path)], capture_output=True, text=True
+        ["msgfmt", "--check", "--output-file=/dev/null", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return shown + (checked.stderr.splitlines() if checked.returncode else [])
 
 
+def entries(path: Path) -> str:
+    """A catalogue's texts whatever their order and line breaks."""
+    command = ["msgattrib", "--no-obsolete", "--no-wrap", "--sort-output", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def stale(fresh: Path, kept: Path) -> bool:
-    """Whether the catalogue in the tree is not what its code makes."""
-    return not kept.exists() or kept.read_text() != fresh.read_text()
+    """Whether the catalogue in the tree has other texts than the code."""
+    return not kept.exists() or entries(kept) != entries(fresh)
 
 
 def main() -> None:
