@@ -21,7 +21,7 @@ RUN_PACKAGES = """
     iproute2 procps
 """.split()
 # What the lab and the tests need besides.
-LAB_PACKAGES = "openssh-server openssh-client util-linux mount".split()
+LAB_PACKAGES = "nftables openssh-server openssh-client util-linux mount".split()
 TEST_PACKAGES = """
     postgresql mmdebstrap virtinst cloud-image-utils genisoimage fonts-noto-cjk openssh-client
 """.split()
