@@ -62,6 +62,8 @@ class Site:
         sql = f"SELECT count(*) FROM vms_vm WHERE observed = 'running' AND uuid IN ({marks})"
         end = time.monotonic() + PATIENCE_S
         while self.stack.rows(sql, *keys)[0][0] < len(keys):
+            if failed := self.stack.rows("SELECT error_code FROM jobs_job WHERE state = 'failed'"):
+                raise RuntimeError(f"jobs failed: {failed}")
             if time.monotonic() > end:
                 raise RuntimeError(f"they do not run\n{self.stack.tail()}")
             time.sleep(POLL_S)
@@ -76,7 +78,7 @@ class Site:
 
 
 @contextmanager
-def running_site(lab_folder: Path | None) -> Iterator[Site]:
+def running_site(lab_folder: Path | None, *, pages: bool = False) -> Iterator[Site]:
     """On host a of the lab in ``lab_folder``; None: a lab is made for it."""
     with tempfile.TemporaryDirectory(prefix="kvmweb-bench-") as temporary:
         folder = Path(temporary)
@@ -91,6 +93,7 @@ def running_site(lab_folder: Path | None) -> Iterator[Site]:
                 folder / "site",
                 hosts=[(HOST, socket_path)],
                 images=[StackImage(path=Path(tiny))],
+                pages=pages,
             ) as stack:
                 yield Site(stack, Bare(lab, HOST, folder))
         finally:

@@ -17,6 +17,7 @@ django.setup()
 from accounts import defaults, services, tokens  # noqa: E402 - after django.setup
 from accounts.models import QuotaLimit, Resource, User  # noqa: E402
 from hosts import services as hosts  # noqa: E402
+from hosts.models import Host  # noqa: E402
 from tests.stack import PASSWORD  # noqa: E402
 from vms.images import services as images  # noqa: E402
 from vms.images.details import Details  # noqa: E402
@@ -34,7 +35,9 @@ def set_up(wanted: dict[str, Any]) -> dict[str, str]:
     secrets = {name: _person(name, is_staff=staff) for name, staff in PEOPLE.items()}
     admin = User.objects.get(username="admin")
     for name, socket_path in wanted["hosts"]:
-        hosts.ensure_host(name=name, transport="unix", socket_path=socket_path)
+        host, _made = hosts.ensure_host(name=name, transport="unix", socket_path=socket_path)
+        # Small guests that mostly sleep: many more than a careful admin would promise.
+        Host.objects.filter(pk=host.pk).update(vcpu_ratio=64)
     for image in wanted["images"]:
         images.add_file(
             actor=admin,
