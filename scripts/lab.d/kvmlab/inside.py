@@ -88,6 +88,7 @@ def _become_keeper(host: Host, keeper_name: str) -> None:
     link = host.run_folder / keeper_name
     link.unlink(missing_ok=True)
     link.symlink_to(sleep)
+    os.chdir("/")  # where what enters the host begins
     os.execv(link, ["sleep", "infinity"])
 
 

@@ -125,7 +125,9 @@ def enter(host: Host, argv: Sequence[str]) -> list[str]:
     pid = keeper(host)
     if pid is None:
         raise LabError(f"Host {host.name} does not run; `scripts/lab up` brings it back.")
-    return ["nsenter", f"--target={pid}", "--mount", "--uts", "--net", "--wd=/", "--", *argv]
+    # With the keeper's root: without it, a lab in a chroot would act on the machine around it.
+    spaces = ["--mount", "--uts", "--net", "--root", "--wd"]
+    return ["nsenter", f"--target={pid}", *spaces, "--", *argv]
 
 
 def run_inside(host: Host, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
