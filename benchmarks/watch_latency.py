@@ -197,7 +197,9 @@ def running_lab(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def process(*argv: str, ready: Callable[[], bool] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    *argv: str, ready: Callable[[], bool] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     started = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
     try:
         if ready is not None:
