@@ -1,0 +1,81 @@
+"""The console page as a person uses it: look whether it is connected, press keys."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Page, expect
+
+from tests.e2e.guests import Guest
+
+# A keyboard in an emulated guest holds few keys at a time: type like a person.
+KEY_DELAY_MS = 45
+CONNECT_MS = 20_000
+TRIES = 3
+PLAIN = {" ": "Space", "-": "Minus", "/": "Slash", ".": "Period", "=": "Equal", ";": "Semicolon"}
+SHIFTED = {
+    "_": "Minus",
+    ">": "Period",
+    "+": "Equal",
+    "!": "Digit1",
+    "&": "Digit7",
+    "|": "Backslash",
+}
+
+
+class Screen:
+    """Keys go through the browser's own events, noVNC and the carrier into the guest."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+
+    def wait_connected(self, *, timeout_ms: float = CONNECT_MS) -> None:
+        expect(self.page.locator("html[data-console=connected]")).to_have_count(
+            1, timeout=timeout_ms
+        )
+
+    def wait_ended(self, *, timeout_ms: float = CONNECT_MS) -> None:
+        expect(self.page.locator("html[data-console=ended]")).to_have_count(1, timeout=timeout_ms)
+
+    def type(self, text: str) -> None:
+        """Press the keys of a US keyboard; ``\\n`` is Enter."""
+        self.page.locator("#screen canvas").focus()
+        for character in text:
+            self._press(character)
+
+    def _press(self, character: str) -> None:
+        shift = character.isupper() or character in SHIFTED
+        if shift:
+            self.page.keyboard.down("Shift")
+        self.page.keyboard.press(_key(character), delay=KEY_DELAY_MS)
+        if shift:
+            self.page.keyboard.up("Shift")
+        self.page.wait_for_timeout(KEY_DELAY_MS)
+
+    def log_in(self, guest: Guest, user: str, password: str) -> None:
+        """Log in on the screen. The guest itself says, over SSH, how far it is."""
+        for _ in range(TRIES):
+            self.type("\n")
+            self.type(f"{user}\n")
+            if not _soon(guest, "pgrep -x login || ps | grep -q '[l]ogin'", "asks for a password"):
+                continue
+            self.type(f"{password}\n")
+            if _soon(guest, "ps -o tty,comm | grep -q 'tty1.*sh$'", "has a shell on its screen"):
+                return
+        raise AssertionError(f"no log-in on the screen in {TRIES} tries")
+
+
+def _soon(guest: Guest, command: str, what: str) -> bool:
+    try:
+        guest.wait(lambda: guest.ssh(command).returncode == 0, what, timeout_s=15)
+    except AssertionError:
+        return False
+    return True
+
+
+def _key(character: str) -> str:
+    if character == "\n":
+        return "Enter"
+    if character.isalpha():
+        return f"Key{character.upper()}"
+    if character.isdigit():
+        return f"Digit{character}"
+    return PLAIN.get(character) or SHIFTED[character]
