@@ -292,11 +292,14 @@ def screenshot(request: HttpRequest, uuid: str) -> HttpResponse:
     user = _identity(request).user
     vm = queries.one(user, uuid)
     policy.require(user, Action.CONSOLE_VIEW, vm)
-    shot = screenshots.latest(vm)
+    shot = screenshots.first(vm)
     if shot is None:
         raise NotFound("vm.no_screenshot")
+    if "image/webp" not in request.headers.get("Accept", ""):
+        shot = screenshots.as_png(shot)
     answer = HttpResponse(shot.content, content_type=shot.content_type)
     answer["Cache-Control"] = "private, max-age=5"
+    answer["Vary"] = "Accept"
     return answer
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 TASK = "vms.take_screenshot"
 KEPT_S = 600
+POLL_S = 0.1
 FRESH_S = 5  # younger than this, it is not taken again
 WIDTH_MAX, HEIGHT_MAX = 1280, 1024
 # A guest chooses the size of its screen; one this large is not decoded.
@@ -57,6 +59,22 @@ def latest(vm: VM) -> Shot | None:
         log.info("no screenshot, the cache does not answer: %s", error)
         return None
     return Shot(content=content) if isinstance(content, bytes) else None
+
+
+def first(vm: VM, *, timeout_s: float = 5.0) -> Shot | None:
+    """As ``latest``, but waits for a worker's first picture. For the API, never for a page."""
+    end = time.monotonic() + timeout_s
+    while (shot := latest(vm)) is None and vm.observed in state.ON and time.monotonic() < end:
+        time.sleep(POLL_S)
+    return shot
+
+
+def as_png(shot: Shot) -> Shot:
+    """For those who do not take WebP."""
+    out = io.BytesIO()
+    with Picture.open(io.BytesIO(shot.content), formats=["WEBP"]) as picture:
+        picture.save(out, "PNG")
+    return Shot(content=out.getvalue(), content_type="image/png")
 
 
 def take(uuid: UUID) -> bool:

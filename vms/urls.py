@@ -16,6 +16,7 @@ urlpatterns = [
     path("machines/new/preview/", create.preview, name="vm_create_preview"),
     path("machines/<uuid:uuid>/", machine.show, name="vm_detail"),
     path("machines/<uuid:uuid>/console/", consoles.vm_console, name="vm_console"),
+    path("machines/<uuid:uuid>/screen/", consoles.vm_screen, name="vm_screen"),
     path("machines/<uuid:uuid>/edit/", machine.edit, name="vm_edit"),
     path("machines/<uuid:uuid>/retry/", machine.retry, name="vm_retry"),
     path("machines/<uuid:uuid>/cancel/", machine.cancel, name="vm_cancel"),

@@ -9,11 +9,12 @@ from django.http import HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.views.decorators.http import require_safe
 
 from accounts import policy
 from accounts.access import SignedInRequest, signed_in
 from accounts.policy import Action
-from vms import presentation, queries
+from vms import presentation, queries, screenshots
 
 # X11 keysyms of the keys that a phone's keyboard lacks.
 KEYS = (
@@ -51,7 +52,27 @@ def _words() -> dict[str, str]:
     }
 
 
+# Shown until a worker has taken the first picture: nothing, in a screen's shape.
+NO_PICTURE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 10"/>'
+
+
 @signed_in
+@require_safe
+def vm_screen(request: SignedInRequest, uuid: UUID) -> HttpResponse:
+    """The last picture of its screen, for pages; has a newer one taken."""
+    vm = queries.one(request.user, uuid)
+    policy.require(request.user, Action.CONSOLE_VIEW, vm)
+    shot = screenshots.latest(vm)
+    answer = HttpResponse(
+        shot.content if shot else NO_PICTURE,
+        content_type=shot.content_type if shot else "image/svg+xml",
+    )
+    answer["Cache-Control"] = "no-store"
+    return answer
+
+
+@signed_in
+@require_safe
 def vm_console(request: SignedInRequest, uuid: UUID) -> HttpResponse:
     user = request.user
     vm = queries.one(user, uuid)

@@ -7,4 +7,5 @@ import "./copy.js";
 import "./keys.js";
 import "./select.js";
 import "./times.js";
+import "./screens.js";
 import "./live.js";
