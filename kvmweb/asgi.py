@@ -18,6 +18,7 @@ from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E40
 from django.urls import re_path  # noqa: E402
 
 from jobs.routing import websocket_urlpatterns as job_routes  # noqa: E402
+from kvmweb.body_limit import BodyLimit  # noqa: E402
 from vms.routing import raw_websocket_routes  # noqa: E402
 from vms.routing import websocket_urlpatterns as vm_routes  # noqa: E402
 
@@ -32,4 +33,4 @@ with_session: Any = AllowedHostsOriginValidator(
     AuthMiddlewareStack(URLRouter([*job_routes, *vm_routes, re_path(r"", no_such_socket)]))
 )
 everything: Any = [*raw_websocket_routes, re_path(r"", with_session)]
-application = ProtocolTypeRouter({"http": pages, "websocket": URLRouter(everything)})
+application = ProtocolTypeRouter({"http": BodyLimit(pages), "websocket": URLRouter(everything)})
