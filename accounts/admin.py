@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from allauth.account.decorators import secure_admin_login
+from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
 from django.contrib import admin
+from django.contrib.auth.models import Group
 from django.db.models import Model
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 
 from accounts.models import (
     Allocation,
@@ -23,6 +28,22 @@ if TYPE_CHECKING:
     _Base = admin.ModelAdmin[Model]
 else:
     _Base = admin.ModelAdmin
+
+# Django's own sign-in has neither our throttle nor the second factor, and its change of a password
+# is not audited: both lead to the site's own pages.
+admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
+
+
+def _change_password(request: HttpRequest, extra_context: Any = None) -> HttpResponse:  # noqa: ARG001
+    return redirect("account_change_password")
+
+
+admin.site.password_change = _change_password  # type: ignore[method-assign,assignment]
+
+# Registered by others with leave to change, without audit; authenticators show their secret.
+for model in (Group, EmailAddress, Authenticator):
+    if admin.site.is_registered(model):
+        admin.site.unregister(model)
 
 
 class ReadOnly(_Base):

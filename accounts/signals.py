@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from allauth.account.signals import password_changed
+from allauth.account.signals import password_changed, password_reset, password_set
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.http import HttpRequest
 
@@ -20,7 +20,8 @@ def connect() -> None:
     user_logged_in.connect(_signed_in, dispatch_uid="accounts.signed_in")
     user_logged_out.connect(_signed_out, dispatch_uid="accounts.signed_out")
     user_login_failed.connect(_sign_in_failed, dispatch_uid="accounts.sign_in_failed")
-    password_changed.connect(_password_changed, dispatch_uid="accounts.password_changed")
+    for signal in (password_changed, password_reset, password_set):
+        signal.connect(_password_changed, dispatch_uid="accounts.password_changed")
 
 
 def _signed_in(*, user: User, **_kwargs: Any) -> None:
@@ -45,4 +46,6 @@ def _sign_in_failed(*, credentials: dict[str, Any], **_kwargs: Any) -> None:
 
 
 def _password_changed(*, user: User, **_kwargs: Any) -> None:
+    """Sessions end by themselves, their hash differs now; what they hold open must be told."""
     audit.record(user, "user.change_password", user)
+    announce_on_commit(Revocation(user_id=user.pk, reason="password_changed"))

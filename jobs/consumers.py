@@ -6,14 +6,12 @@ import asyncio
 import contextlib
 import json
 import logging
-from importlib import import_module
 from typing import Any
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.conf import settings
-from django.contrib.sessions.backends.base import SessionBase
 
+from accounts import sessions
 from accounts.models import User
 from jobs import live, origins
 
@@ -128,13 +126,8 @@ class LiveConsumer(AsyncWebsocketConsumer):
 def _groups_of(user_id: int, *, session_key: str = "") -> set[str]:
     """Empty: this person, or this session of theirs, is not signed in any more."""
     user = User.objects.filter(pk=user_id, is_active=True).first()
-    if user is None or (session_key and not _sessions().exists(session_key)):
+    if user is None or (session_key and not sessions.is_live(session_key, user)):
         return set()
     groups = {live.user_group(user.pk)}
     groups |= {live.team_group(pk) for pk in user.memberships.values_list("team_id", flat=True)}
     return groups | {live.ADMINS} if user.is_admin else groups
-
-
-def _sessions() -> SessionBase:
-    store: SessionBase = import_module(settings.SESSION_ENGINE).SessionStore()
-    return store

@@ -20,10 +20,18 @@ def is_same_site(scope: dict[str, Any]) -> bool:
     """True if the ASGI scope's Origin is ours. Without an Origin: False, every browser sends it."""
     headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
     values = {name.lower(): value.decode("latin-1") for name, value in headers}
-    origin, host = values.get(b"origin", ""), values.get(b"host", "")
+    return is_ours(values.get(b"origin", ""), values.get(b"host", ""))
+
+
+def is_ours(origin: str, host: str) -> bool:
+    """The same of the two headers' values. The Host must be one of ``ALLOWED_HOSTS``: a name that
+    somebody points at us (DNS rebinding) has an Origin that equals it."""
     if origin in settings.CSRF_TRUSTED_ORIGINS:
         return True
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:  # "http://["
+        return False
     if parts.scheme not in _DEFAULT_PORTS or not parts.netloc:
         return False
     domain, _port = split_domain_port(host)

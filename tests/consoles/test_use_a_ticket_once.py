@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.contrib.sessions.backends.db import SessionStore
@@ -13,7 +14,8 @@ from django.utils import timezone
 from accounts import services, tokens
 from accounts.errors import Conflict, Forbidden, Invalid, NotFound, TooMany
 from accounts.models import Membership, Team, User
-from vms.consoles import gate, tickets
+from jobs import origins
+from vms.consoles import tickets
 from vms.models import VM, ConsoleTicket
 
 pytestmark = pytest.mark.django_db
@@ -130,10 +132,16 @@ def test_asking_too_often_is_refused(owner: User, running_vm: VM) -> None:
         ("null", "kvm.test", False),
         ("", "kvm.test", False),
         ("http://", "", False),
+        ("http://[", "kvm.test", False),
+        # A name that somebody else points at this site (DNS rebinding).
+        ("http://evil.test", "evil.test", False),
     ],
 )
-def test_the_origin_is_this_sites(origin: str, host: str, allowed: bool) -> None:
-    assert gate.origin_allowed(origin, host) is allowed
+def test_the_origin_is_this_sites(
+    origin: str, host: str, allowed: bool, settings: Any
+) -> None:
+    settings.ALLOWED_HOSTS = ["kvm.test"]
+    assert origins.is_ours(origin, host) is allowed
 
 
 def test_the_api_gives_a_ticket(

@@ -15,13 +15,13 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
 from django.conf import settings
 
 from accounts.errors import DomainError, Forbidden
+from jobs import origins
 from vms.consoles import sessions, targets, tickets
 from vms.models import ConsoleSession
 
@@ -56,15 +56,6 @@ class Console:
     began_at: float = field(default_factory=time.monotonic)
 
 
-def origin_allowed(origin: str, host: str) -> bool:
-    """Whether a browser's Origin header is this site's (scheme aside: a proxy may end TLS)."""
-    if not origin:
-        return False
-    if origin in settings.CSRF_TRUSTED_ORIGINS:
-        return True
-    return urlsplit(origin).netloc.lower() == host.lower() != ""
-
-
 def secret_of(protocols: list[str]) -> str:
     for protocol in protocols:
         if protocol.startswith(tickets.PREFIX):
@@ -75,7 +66,7 @@ def secret_of(protocols: list[str]) -> str:
 def _redeem(secret: str, kind: str, origin: str, host: str) -> tickets.Grant:
     grant = tickets.redeem(secret, kind=kind)
     from_browser = bool(grant.session_key) or bool(origin)
-    if from_browser and not origin_allowed(origin, host):
+    if from_browser and not origins.is_ours(origin, host):
         raise Forbidden("console.origin")
     return grant
 

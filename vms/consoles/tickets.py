@@ -13,12 +13,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.contrib.sessions.models import Session
 from django.core.cache import cache
 from django.urls import reverse
 from django.utils import timezone
 
 from accounts import policy
+from accounts import sessions as sign_ins
 from accounts.errors import Conflict, Forbidden, Invalid, TooMany
 from accounts.policy import Action
 from vms.models import VM, ConsoleTicket
@@ -150,15 +150,11 @@ def still_allowed(grant: Grant) -> bool:
     vm = VM.objects.alive().filter(pk=grant.vm.pk).first()
     if user is None or vm is None:
         return False
-    if grant.session_key and not _session_lives(grant.session_key):
+    if grant.session_key and not sign_ins.is_live(grant.session_key, user):
         return False
     if grant.api_token_id and not _token_lives(grant.api_token_id):
         return False
     return policy.can(user, MODES[grant.mode], vm)
-
-
-def _session_lives(session_key: str) -> bool:
-    return Session.objects.filter(session_key=session_key, expire_date__gt=timezone.now()).exists()
 
 
 def _token_lives(token_id: int) -> bool:

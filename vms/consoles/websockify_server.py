@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import select
+import signal
 import socket
 import time
 from typing import Any
@@ -25,14 +26,20 @@ from vms.consoles.rfb import ClientFilter, ProtocolError
 PATH = "/ws/console/vnc"
 MAX_FRAME_BYTES = 2 << 20  # websockify takes quadratic time on large frames
 READ_BYTES = 65536
+# Until the broker has said yes. Every connection costs a process here, also that of a stranger who
+# sends its request line one letter at a time.
+HANDSHAKE_S = 20
 MAX_QUEUED_BYTES = 1 << 20  # towards the machine: then the client is not read any more
 REPORT_S = 1.0
 
 
 class BoundedWebSocket(CompatibleWebSocket):  # type: ignore[misc]
-    """Refuses a frame that says it is larger than any that RFB needs."""
+    """Refuses a frame that says it is larger than any that RFB needs, and a message that grows so
+    large frame by frame: websockify itself keeps fragments without end."""
 
     def _decode_hybi(self, buf: Any) -> Any:
+        if len(self._partial_msg) > MAX_FRAME_BYTES:
+            raise ConnectionResetError("a message without end")
         if len(buf) >= 10 and buf[1] & 0x7F == 127:
             length = int.from_bytes(bytes(buf[2:10]), "big")
             if length > MAX_FRAME_BYTES:
@@ -64,6 +71,13 @@ class Broker:
 class ConsoleHandler(ProxyRequestHandler):  # type: ignore[misc]
     SocketClass = BoundedWebSocket
 
+    def setup(self) -> None:
+        # The handshake as a whole: a timeout for each read would let it last for ever. This
+        # process has only this connection, so the signal may simply end it.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(HANDSHAKE_S)
+        super().setup()
+
     def validate_connection(self) -> None:
         offered = self.headers.get("Sec-WebSocket-Protocol", "")
         if self.path.split("?")[0].rstrip("/") != PATH or "binary" not in offered:
@@ -83,6 +97,7 @@ class ConsoleHandler(ProxyRequestHandler):  # type: ignore[misc]
         )
         if target is None:
             raise self.CClose(answer["code"], answer["reason"])
+        signal.alarm(0)
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             self._pump(target, broker, ClientFilter(view_only=answer["mode"] == "view"))
