@@ -93,7 +93,9 @@ def _failure(error: Exception) -> Failure:
     if isinstance(error, DomainError):
         return Failure(code=error.code, params=_json_ready(error.params))
     if isinstance(error, CodedError):
-        return Failure(code=error.code, ref=error.ref, transient=error.transient)
+        # Its message may name the reference, wherever it is shown.
+        params = {"ref": error.ref}
+        return Failure(code=error.code, params=params, ref=error.ref, transient=error.transient)
     if isinstance(error, CommandTimeout):
         return Failure(code=COMMAND_TIMEOUT, ref=new_ref())
     # The database went away for a moment, or another process holds its lock.
