@@ -56,7 +56,7 @@ class Host(models.Model):
     acceleration_note = models.CharField(max_length=48, blank=True)  # why, as a code
     acceleration_override = models.CharField(max_length=4, blank=True)
 
-    vcpu_ratio = models.FloatField(default=4.0)  # vCPUs promised per physical CPU
+    vcpu_ratio = models.FloatField(default=16.0)  # vCPUs promised per physical CPU
     memory_reserve_mib = models.PositiveIntegerField(default=1024)
     cpu_percent = models.FloatField(null=True)
     memory_used_mib = models.PositiveIntegerField(null=True)
