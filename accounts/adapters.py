@@ -11,6 +11,7 @@ from allauth.mfa.adapter import DefaultMFAAdapter
 from cryptography.fernet import Fernet, MultiFernet
 from django.conf import settings
 from django.http import HttpRequest
+from django.utils.encoding import force_bytes
 
 from accounts import audit, services
 from accounts.models import User
@@ -47,5 +48,5 @@ class MFAAdapter(DefaultMFAAdapter):  # type: ignore[misc]
 def _box() -> MultiFernet:
     """By the site's key; by its earlier ones what was written under them."""
     keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
-    material = (hashlib.sha256(f"kvmweb.accounts.mfa:{key}".encode()).digest() for key in keys)
+    material = (hashlib.sha256(b"kvmweb.accounts.mfa:" + force_bytes(key)).digest() for key in keys)
     return MultiFernet([Fernet(base64.urlsafe_b64encode(one)) for one in material])

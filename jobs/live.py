@@ -69,10 +69,12 @@ def publish_on_commit(topic: str, id: object, *, groups: Iterable[str]) -> None:
 
 def publish_job(job: Job) -> None:
     """Nudge all who see the job, and the things it works on: their rows show its progress."""
-    groups = machine_groups(job.actor_id, job.team_id)
     vm = job.vm
-    if vm is not None:
-        groups |= machine_groups(vm.owner_id, vm.team_id)
+    if vm is None:
+        groups = machine_groups(job.actor_id, job.team_id)
+    else:
+        # A job about a machine follows the machine: who asked for it may have lost it since.
+        groups = machine_groups(vm.owner_id, vm.team_id)
         publish_on_commit("vm", vm.uuid, groups=groups)
     if job.image_id is not None:
         publish_on_commit("image", job.image_id, groups=groups)

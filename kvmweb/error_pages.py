@@ -48,7 +48,7 @@ def of_exception(request: HttpRequest, exception: BaseException) -> HttpResponse
     """An error that nobody foresaw: noted in the log under a reference that the person sees."""
     ref = secrets.token_hex(_REF_BYTES)
     logger.error(
-        "unexpected error, reference %s, request %s %s",
+        "unexpected error, reference %s, request %s %r",  # %r: a path may hold line breaks
         ref,
         request.method,
         request.path,
@@ -114,5 +114,5 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 @public
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    logger.warning("CSRF check failed: %s (%s)", reason, request.path)
+    logger.warning("CSRF check failed: %r (%r)", reason, request.path)
     return of_code(request, 403, "csrf_failed")

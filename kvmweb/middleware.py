@@ -16,7 +16,7 @@ from django.core.exceptions import (
     SuspiciousOperation,
 )
 from django.core.signals import got_request_exception
-from django.db import OperationalError
+from django.db import DataError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils import translation
 from django.utils.cache import patch_vary_headers
@@ -62,6 +62,9 @@ _PERMISSIONS = ", ".join(
         "usb=()",
     ]
 )
+# What the databases' drivers say of characters that they do not store (NUL, half a surrogate pair):
+# somebody sent them, and nothing is broken.
+_NO_TEXT = re.compile(r"NUL \(0x00\)|surrogates not allowed")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.\-]{8,36}")
 
 
@@ -153,6 +156,8 @@ class DomainErrorMiddleware:
                 return error_pages.of_code(request, 413, "body_too_large")
             case Http404() | PermissionDenied() | BadRequest() | SuspiciousOperation():
                 return None  # Django calls our handlers
+            case DataError() | ValueError() if _NO_TEXT.search(str(exception)):
+                return error_pages.of_code(request, 400, "bad_request")
             case RedisError():
                 logger.error("Redis: %s", exception)
                 return error_pages.of_code(request, 503, "redis_unreachable")

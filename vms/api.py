@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 from django.db.models import Model, QuerySet
@@ -28,7 +28,8 @@ from vms.provisioning.validation import Problems
 router = Router(tags=["machines"], auth=user_auth)
 
 POWER_VERBS = ("start", "shutdown", "force-off", "reboot", "reset", "suspend", "resume")
-IdOrName = int | str
+Whole = Annotated[int, Field(strict=True)]  # JSON's true is no number, and neither is "2"
+IdOrName = Whole | str
 M = TypeVar("M", bound=Model)
 
 
@@ -43,9 +44,9 @@ class CreateIn(Schema):
     name: str
     image: IdOrName
     flavor: IdOrName | None = None
-    vcpus: int | None = None
-    memory_mib: int | None = None
-    disk_gib: int | None = Field(None, description="default: what the flavor or the image says")
+    vcpus: Whole | None = None
+    memory_mib: Whole | None = None
+    disk_gib: Whole | None = Field(None, description="default: what the flavor or the image says")
     network: IdOrName | None = None
     copy_mode: Literal["linked", "full"] = Field("linked", alias="copy")
     user: str = Field("", description="default: the image's own")

@@ -54,6 +54,7 @@ _TYPE_CODES = {
     "integer": "cloudconfig.wants_number",
     "number": "cloudconfig.wants_number",
 }
+_LARGEST_NUMBER = 1 << 63
 _SCALARS = (str, int, float, bool, type(None))
 
 Path_ = tuple[str | int, ...]
@@ -215,6 +216,9 @@ def _check_plain(value: Any, path: Path_, lines: Lines) -> None:
     elif isinstance(value, list):
         for index, item in enumerate(value):
             _check_plain(item, (*path, index), lines)
+    elif isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
+        # "1:1:1:..." is one to the base of 60: thousands of digits in a short text.
+        raise _Wrong("cloudconfig.literal")
     elif not isinstance(value, _SCALARS):
         raise _Wrong("cloudconfig.quote", line=_line(lines, path), path=_shown(path))
 

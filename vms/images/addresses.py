@@ -19,6 +19,8 @@ from accounts.errors import Invalid
 
 MAX_URL = 500  # what Image.url holds
 _PORTS = {"http": 80, "https": 443}
+# A translator may stand behind these (RFC 6052, RFC 8215): the last 32 bits are where it leads.
+_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -92,6 +94,8 @@ def is_public(address: Address) -> bool:
     """Out on the internet, and unicast; what an IPv6 address wraps counts too."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+        if any(address in prefix for prefix in _NAT64):
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(inner)
         if address.is_site_local:

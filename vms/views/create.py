@@ -216,14 +216,16 @@ def _size(form: CreateForm, image: Image | None) -> dict[str, int]:
     }
 
 
-_LARGEST = 10**9
+_LARGEST, _DIGITS = 10**9, 18
 
 
 def _whole(text: str, default: int) -> int:
     """A number that is still being typed: anything else counts as not typed."""
-    return (
-        min(int(text), _LARGEST) if text.isascii() and text.isdecimal() and int(text) else default
-    )
+    if not text.isascii() or not text.isdecimal():
+        return default
+    if len(text) > _DIGITS:  # int() itself refuses thousands of them
+        return _LARGEST
+    return min(int(text), _LARGEST) or default
 
 
 def _name_problem(form: CreateForm, team: Team | None) -> str:
