@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 from runner import processes, say, system
-from runner.paths import LAB_DIR, LOGS, ROOT
+from runner.paths import LAB_DIR, LOGS, ROOT, VAR
 
 URI = "qemu:///system"
-DAEMONS = ("virtlogd", "libvirtd")
+DAEMONS = {"virtlogd": "/run/libvirt/virtlogd-sock", "libvirtd": "/run/libvirt/libvirt-sock"}
+ANSWER_TIMEOUT_S = 10
+END_TIMEOUT_S = 15
 
 
 def answers() -> bool:
     return _virsh("version").returncode == 0
 
 
+def _pid_file(name: str) -> Path:
+    """In a folder of root's own: libvirt's daemons write theirs as root."""
+    return Path(f"/run/kvmweb-{hashlib.sha256(str(VAR).encode()).hexdigest()[:12]}-{name}.pid")
+
+
 def _start_daemon(name: str, step: say.Step) -> None:
     """Start one daemon as root, in the background, and remember it for ``down``."""
-    pid_file = Path(f"/run/{name}.pid")
+    pid_file = _pid_file(name)
+    noted = processes.read_started().get("daemons", [])
+    # Before it runs: should we be killed meanwhile, `down` still knows of it.
+    processes.note_started(daemons=[*noted, *({name} - set(noted))])
     say.run(
-        system.as_root([shutil.which(name) or f"/usr/sbin/{name}", "-d"]),
+        system.as_root([shutil.which(name) or f"/usr/sbin/{name}", "-d", "-p", str(pid_file)]),
         step=step,
         log=LOGS / "libvirt.log",
-        advice="run it by hand to see why: libvirtd -v",
+        advice=f"run it by hand to see why: {name} -v",
     )
-    end = time.monotonic() + 10
-    while not (pid_file.exists() and pid_file.read_text().strip()):
-        if time.monotonic() > end:
-            return
-        time.sleep(0.1)
-    pid = int(pid_file.read_text())
-    daemons = processes.read_started().get("daemons", [])
-    daemons.append({"name": name, "pid": pid, "started": processes.started_at(pid)})
-    processes.note_started(daemons=daemons)
 
 
 def ensure(step: say.Step) -> None:
@@ -51,26 +54,36 @@ def ensure(step: say.Step) -> None:
                     break
         else:
             for name in DAEMONS:
-                if not _running(name):
+                if not _listens(name):
                     _start_daemon(name, step)
         end = time.monotonic() + 30
         while not answers():
             if time.monotonic() > end:
+                why = _virsh("version").stderr.strip().splitlines()
                 raise say.StepFailed(
-                    "libvirt does not answer at qemu:///system",
-                    "try: virsh -c qemu:///system version — or use ./scripts/up --lab 1",
+                    "libvirt does not answer at qemu:///system: " + (why[-1] if why else ""),
+                    "see why: virsh -c qemu:///system version — or use ./scripts/up --lab 1",
                 )
             time.sleep(0.3)
     _ensure_network()
 
 
-def _running(name: str) -> bool:
-    return subprocess.run(["pidof", name], capture_output=True, check=False).returncode == 0
+def _listens(name: str) -> bool:
+    """By its socket: a lab's daemons have the same names, and are none of ours."""
+    connect = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+    argv = system.as_root([sys.executable, "-c", connect, DAEMONS[name]])
+    return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
 
 def _virsh(*words: str) -> subprocess.CompletedProcess[str]:
     argv = ["virsh", "-q", "-c", URI, *words]
-    return subprocess.run(argv, capture_output=True, text=True, check=False)
+    try:
+        return subprocess.run(
+            argv, capture_output=True, text=True, check=False, timeout=ANSWER_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        silent = f"no answer within {ANSWER_TIMEOUT_S} s"
+        return subprocess.CompletedProcess(argv, returncode=1, stdout="", stderr=silent)
 
 
 def _ensure_network() -> None:
@@ -87,18 +100,30 @@ def _ensure_network() -> None:
 def stop_started() -> list[str]:
     """End the daemons that ``up`` started; returns their names."""
     ended = []
-    for daemon in reversed(processes.read_started().get("daemons", [])):
-        if processes.started_at(daemon["pid"]) != daemon["started"]:
+    for name in reversed(processes.read_started().get("daemons", [])):
+        pid = _running_pid(name)
+        if pid is None:
             continue
-        subprocess.run(system.as_root(["kill", str(daemon["pid"])]), check=False)
-        end = time.monotonic() + 15
-        while processes.started_at(daemon["pid"]) == daemon["started"]:
+        subprocess.run(system.as_root(["kill", str(pid)]), check=False)
+        end = time.monotonic() + END_TIMEOUT_S
+        while _running_pid(name) == pid:
             if time.monotonic() > end:
-                subprocess.run(system.as_root(["kill", "-9", str(daemon["pid"])]), check=False)
+                subprocess.run(system.as_root(["kill", "-9", str(pid)]), check=False)
                 break
             time.sleep(0.1)
-        ended.append(daemon["name"])
+        subprocess.run(system.as_root(["rm", "-f", str(_pid_file(name))]), check=False)
+        ended.append(name)
     return ended
+
+
+def _running_pid(name: str) -> int | None:
+    """The daemon that we started, by its own pid file; None when it has ended."""
+    try:
+        pid = int(_pid_file(name).read_text())
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError):
+        return None
+    return pid if str(_pid_file(name)).encode() in words else None
 
 
 def lab(*words: str, root: bool = True) -> list[str]:
@@ -114,7 +139,6 @@ def lab_up(count: int, step: say.Step) -> list[dict[str, str]]:
         log=LOGS / "lab.log",
         advice="look at the log; ./scripts/lab down --dir var/lab cleans up",
     )
-    processes.note_started(lab=True)
     shown = subprocess.run(
         lab("status", "--json"), capture_output=True, text=True, check=True
     ).stdout
@@ -123,4 +147,11 @@ def lab_up(count: int, step: say.Step) -> list[dict[str, str]]:
 
 
 def lab_down(*, purge: bool) -> None:
-    subprocess.run(lab("down", *(["--purge"] if purge else [])), check=False)
+    done = subprocess.run(
+        lab("down", *(["--purge"] if purge else [])), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise say.StepFailed(
+            "the lab does not end: " + done.stderr.strip()[-300:],
+            "try again: ./scripts/down; nothing else was removed",
+        )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,9 @@ from runner.paths import (
 
 # Fewer malloc arenas keep many small Python processes small; the console process moves large
 # blocks, which glibc would otherwise map and unmap for each one (design, section 9).
+MARK = "KVMWEB_STARTED_BY"  # in the environment of every process of ours: finds the orphans
 ENVIRONMENT = {
+    MARK: str(SUPERVISOR_CONF),
     "MALLOC_ARENA_MAX": "2",
     "PYTHONUNBUFFERED": "1",
     "DJANGO_SETTINGS_MODULE": "kvmweb.settings.base",
@@ -38,6 +42,7 @@ WEB_ENVIRONMENT = {
 }
 
 
+GIVE_UP_AFTER = 3  # looks at a program that keeps ending
 Program = tuple[list[str], dict[str, str]]  # command, environment
 
 
@@ -157,6 +162,51 @@ def supervisor_pid() -> int | None:
     return pid if str(SUPERVISOR_CONF).encode() in line else None
 
 
+@contextlib.contextmanager
+def only_one(program: str) -> Iterator[None]:
+    """One ``up`` or ``down`` at a time in this folder. It holds what it changes."""
+    with (VAR / "up.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise say.StepFailed(
+                f"another is at work here: ./scripts/{lock.read().strip() or 'up'}",
+                "wait until it has finished, or stop it with Ctrl+C",
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{program} (process {os.getpid()})")
+        lock.flush()
+        yield
+
+
+def orphans() -> list[int]:
+    """Processes of ours whose supervisord was killed, and what they started."""
+    mark = f"{MARK}={SUPERVISOR_CONF}".encode()
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark in environ.read_bytes().split(b"\0"):
+                found.append(int(environ.parent.name))
+        except OSError:  # noqa: PERF203 - another user's, or gone
+            continue
+    return found
+
+
+def end_orphans(*, timeout_s: float = 15) -> None:
+    """End them as supervisord would have: a moment to finish in, then the end."""
+    number, end = signal.SIGTERM, time.monotonic() + timeout_s
+    while left := orphans():
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        if number == signal.SIGKILL and time.monotonic() > end + timeout_s:
+            raise say.StepFailed(f"processes do not end: {left}", f"kill -9 {left[0]}")
+        if time.monotonic() > end:
+            number = signal.SIGKILL
+        time.sleep(0.3)
+
+
 def start_supervisor(*, step: say.Step) -> None:
     argv = [str(VENV / "bin" / "supervisord"), "-c", str(SUPERVISOR_CONF)]
     (VAR / "redis").mkdir(exist_ok=True)
@@ -169,18 +219,32 @@ def start_supervisor(*, step: say.Step) -> None:
     )
 
 
-def wait_until(ready: Callable[[], bool], *, timeout_s: float, what: str, log: Path) -> None:
-    end = time.monotonic() + timeout_s
+def wait_until(
+    ready: Callable[[], bool], *, timeout_s: float, what: str, log: Path, program: str = ""
+) -> None:
+    """Wait; StepFailed when the time is over, or ``program`` has ended three times meanwhile."""
+    now = time.monotonic()
+    end, look_at, ended = now + timeout_s, now + 2, 0
     while not ready():
-        if time.monotonic() > end:
+        now = time.monotonic()
+        if now > end:
             raise say.StepFailed(f"{what} after {timeout_s:.0f} s", "look at the log", log=log)
+        if program and now > look_at:
+            look_at = now + 2
+            shown = supervisorctl("status", program).stdout
+            ended += "BACKOFF" in shown or "FATAL" in shown
+            if ended >= GIVE_UP_AFTER:
+                raise say.StepFailed(f"{program} keeps ending", "look at the log", log=log)
         time.sleep(0.1)
 
 
 def stop_supervisor(*, timeout_s: float = 40) -> bool:
+    """End supervisord and all of its processes; False when nothing ran."""
     pid = supervisor_pid()
     if pid is None:
-        return False
+        found = bool(orphans())
+        end_orphans()
+        return found
     os.kill(pid, signal.SIGTERM)
     end = time.monotonic() + timeout_s
     while supervisor_pid() is not None:
@@ -189,6 +253,7 @@ def stop_supervisor(*, timeout_s: float = 40) -> bool:
                 f"supervisord ({pid}) does not end", f"look into {LOGS / 'supervisord.log'}"
             )
         time.sleep(0.1)
+    end_orphans()
     return True
 
 

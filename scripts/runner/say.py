@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
@@ -13,6 +14,20 @@ from pathlib import Path
 
 TTY = sys.stdout.isatty()
 QUIET_S = 10  # without a terminal, a sign of life this often
+END_S = 10  # what a command gets to end in, when we are stopped
+_paused = threading.Event()
+
+
+@contextlib.contextmanager
+def paused() -> Iterator[None]:
+    """No line of ours is written meanwhile: sudo asks for a password."""
+    _paused.set()
+    try:
+        if TTY:
+            print(flush=True)
+        yield
+    finally:
+        _paused.clear()
 
 
 class StepFailed(Exception):  # noqa: N818
@@ -44,6 +59,8 @@ class Step:
     def _tick(self) -> None:
         pause = 0.2 if TTY else QUIET_S
         while not self._over.wait(pause):
+            if _paused.is_set():
+                continue
             with self._lock:
                 end = "\r" if TTY else "\n"
                 sys.stdout.write(("\x1b[2K" if TTY else "") + self._line("▸")[:110] + end)
@@ -70,8 +87,12 @@ def run(
     env: dict[str, str] | None = None,
     cwd: Path | None = None,
     shown: bool = True,
-) -> None:
-    """Run a command into ``log``, its last line as the step's detail. StepFailed when not 0."""
+) -> str:
+    """Run a command into ``log``, its latest line as the step's detail; returns the last one.
+
+    StepFailed when it does not end with 0. It ends with us, should we be stopped.
+    """
+    last = ""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as out:
         out.write(f"$ {' '.join(map(str, argv))}\n")
@@ -87,16 +108,33 @@ def run(
             errors="replace",
         )
         assert process.stdout is not None
-        for line in process.stdout:
-            out.write(line)
-            if shown and line.strip():
-                step.say(line)
-    if process.wait():
-        step.say("")
+        try:
+            for line in process.stdout:
+                out.write(line)
+                last = line.strip() or last
+                if shown and line.strip():
+                    step.say(line)
+            process.wait()
+        except BaseException:
+            _end(process)
+            raise
+    step.say("")
+    if process.returncode:
         raise StepFailed(
             f"{Path(str(argv[0])).name} ended with code {process.returncode}", advice, log=log
         )
-    step.say("")
+    return last
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    # Another's process (sudo) is not ours to signal; Ctrl+C has reached it by the terminal.
+    with contextlib.suppress(PermissionError):
+        process.terminate()
+    try:
+        process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(PermissionError):
+            process.kill()
 
 
 @contextlib.contextmanager
@@ -119,3 +157,9 @@ def failures_told(program: str) -> Iterator[None]:
         sys.exit(130)
     except BrokenPipeError:
         os._exit(1)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        print(f"\n{program}: {error.strerror}{where}", file=sys.stderr)
+        if error.errno == errno.ENOSPC:
+            print("  What to do: make room on that disk, then try again", file=sys.stderr)
+        sys.exit(1)

@@ -27,6 +27,18 @@ TEST_PACKAGES = """
 """.split()
 
 
+NEEDED_COMMANDS = {
+    "redis-server": "redis-server",
+    "virsh": "libvirt-clients",
+    "libvirtd": "libvirt-daemon-system",
+    "qemu-img": "qemu-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "dnsmasq": "dnsmasq-base",
+    "ip": "iproute2",
+    "msgfmt": "gettext",
+}
+
+
 def guest_packages() -> list[str]:
     """What ``guests/build`` needs, one package a line in ``guests/packages``."""
     lines = (ROOT / "guests" / "packages").read_text().splitlines()
@@ -50,7 +62,23 @@ def as_root(argv: list[str]) -> list[str]:
             "this needs root, and there is no sudo",
             f"run as root: {' '.join(argv)}",
         )
-    return ["sudo", "-n" if not sys.stdin.isatty() else "-p[up] password for %u: ", *argv]
+    _let_sudo_ask()
+    return ["sudo", "-n", *argv]
+
+
+def _let_sudo_ask() -> None:
+    """sudo asks for the password here, where it is seen, and not within a step."""
+    if not subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode:
+        return
+    if not sys.stdin.isatty():
+        raise say.StepFailed(
+            "this needs root, and sudo wants a password but there is no terminal to ask on",
+            "run it in a terminal, as root, or install the packages first and use --no-install",
+        )
+    with say.paused():
+        asked = subprocess.run(["sudo", "-v", "-p", "password of %u for sudo: "], check=False)
+    if asked.returncode:
+        raise say.StepFailed("sudo refused", "run it as root, or as a user who may use sudo")
 
 
 def missing(packages: list[str]) -> list[str]:
@@ -75,6 +103,7 @@ def install(packages: list[str], *, step: say.Step) -> list[str]:
     if not wanted:
         return []
     log = LOGS / "apt.log"
+    _settle_dpkg(step, log)
     advice = (
         "look at the log; often another apt is at work (wait and try again) or the package lists "
         "cannot be reached (check the network)"
@@ -101,6 +130,39 @@ def install(packages: list[str], *, step: say.Step) -> list[str]:
     return wanted
 
 
+def _settle_dpkg(step: say.Step, log: Path) -> None:
+    """Finish what an installation that was stopped left half done, or apt refuses to begin."""
+    if subprocess.run(["dpkg", "--audit"], capture_output=True, check=False).stdout:
+        command = ["env", "DEBIAN_FRONTEND=noninteractive", "dpkg", "--configure", "-a"]
+        say.run(as_root(command), step=step, log=log, advice="run it by hand: dpkg --configure -a")
+
+
+def require_commands() -> None:
+    """What a run without packages installed by us stumbles over, said before anything starts."""
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    missing_ones = {
+        command: package
+        for command, package in NEEDED_COMMANDS.items()
+        if shutil.which(command, path=path) is None
+    }
+    if missing_ones:
+        raise say.StepFailed(
+            f"not installed: {', '.join(missing_ones)}",
+            f"apt-get install {' '.join(dict.fromkeys(missing_ones.values()))}"
+            " — or run without --no-install",
+        )
+
+
+def require_room(folder: Path, mib: int) -> None:
+    """Refuse to begin what would stop in the middle with a full disk."""
+    free = shutil.disk_usage(folder).free // 2**20
+    if free < mib:
+        raise say.StepFailed(
+            f"only {free} MiB are free in {folder}; {mib} MiB are needed",
+            "make room there, or name another folder: KVMWEB_VAR=/path ./scripts/up",
+        )
+
+
 def enter_libvirt_group() -> None:
     """Go on as a member of the group ``libvirt``: join it where we must, then start again in it."""
     if is_root():
@@ -124,5 +186,5 @@ def enter_libvirt_group() -> None:
             "the group libvirt does not take effect", "sign out and in again, then ./scripts/up"
         )
     os.environ["KVMWEB_UP_REENTERED"] = "1"
-    again = shlex.join([sys.executable, "-m", "runner.up", *sys.argv[1:]])
+    again = shlex.join([str(ROOT / "scripts" / "up"), *sys.argv[1:]])
     os.execvp("sg", ["sg", "libvirt", "-c", again])

@@ -22,11 +22,13 @@ auth_unix_ro = "none"
 log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
 """
 
-# Root and no labels: the lab has one user, and AppArmor's profiles know only the usual paths.
+# Root and no labels: the lab has one user, and AppArmor's profiles know only the usual paths. No
+# private /dev for each guest: where /dev/ptmx is a link, as in containers, it would have no ptys.
 QEMU_CONF = """\
 user = "root"
 group = "root"
 security_driver = "none"
+namespaces = []
 migration_address = "{address}"
 migration_host = "{address}"
 """

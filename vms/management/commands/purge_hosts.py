@@ -17,18 +17,28 @@ from hosts.virt.errors import VirtError
 from hosts.virt.protocol import Hypervisor
 from vms.models import VM, Disk, ImageCopy
 
+LAB_SOCKETS = "/run/kvmweb-lab/"
+
 
 class Command(BaseCommand):
     help = "Delete the machines, disks and image copies that this site made on its hosts."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--yes", action="store_true", help="really")
+        parser.add_argument(
+            "--skip-lab", action="store_true", help="leave out the hosts of scripts/lab"
+        )
 
     def handle(self, *_: Any, **options: Any) -> None:
         if not options["yes"]:
             raise CommandError("This deletes every machine of this site. Say --yes to do it.")
         failed = []
-        for host in Host.objects.all():
+        hosts = Host.objects.all()
+        if options["skip_lab"]:
+            hosts = hosts.exclude(
+                transport=Host.Transport.UNIX, socket_path__startswith=LAB_SOCKETS
+            )
+        for host in hosts:
             try:
                 machines, volumes = self._purge(host, connections.hypervisor(host))
             except VirtError as error:
