@@ -78,6 +78,9 @@ SHUTOFF_REASONS = (
     "from snapshot",
     "daemon",
 )
+# libvirt holds a guest's processors for a moment while it starts, and while a guest that shuts
+# down is about to be switched off or reset. Nobody has paused it.
+PASSING_PAUSES = ("starting", "shutting down")
 REASONS = {
     DomainState.RUNNING: RUNNING_REASONS,
     DomainState.PAUSED: PAUSED_REASONS,
@@ -95,6 +98,8 @@ def state(number: int, reason: int) -> tuple[DomainState, str]:
     word = words[reason] if 0 <= reason < len(words) else "unknown"
     if word == "crashed" and folded in (DomainState.SHUTOFF, DomainState.PAUSED):
         return DomainState.CRASHED, word
+    if folded is DomainState.PAUSED and word in PASSING_PAUSES:
+        return DomainState.RUNNING, word
     return folded, word
 
 
