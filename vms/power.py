@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from django.conf import settings
 from django.utils import timezone
 
 from accounts import quotas
@@ -56,6 +57,10 @@ def wait_until_off(ctx: JobContext) -> None:
     if timezone.now() - asked_at > SHUTDOWN_PATIENCE:
         ctx.note("vm.shutdown_ignored", minutes=int(SHUTDOWN_PATIENCE.total_seconds() // 60))
         return
+    patience = timedelta(seconds=settings.GUEST_PATIENCE_S)
+    if timezone.now() - asked_at > patience and not ctx.data.get("offered"):
+        ctx.save_data(offered=True)
+        state.announce(vm)  # open pages offer to force it off from now on
     raise Park(GUEST_POLL_S, waiting_for="guest")
 
 
