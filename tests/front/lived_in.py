@@ -133,7 +133,7 @@ def past(made: seed.Demo, machines: list[VM]) -> None:
             state=outcome,
             started_at=begun,
             finished_at=begun + timedelta(seconds=7 + 3 * number),
-            error_code="virt.storage_full" if outcome == "failed" else "",
+            error_code="virt.no_space" if outcome == "failed" else "",
             error_ref="9F3A11" if outcome == "failed" else "",
         )
         Job.objects.filter(pk=job.pk).update(created_at=begun)
