@@ -34,8 +34,8 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def site(
-    lab: RunningLab,  # noqa: F811
-    tiny_image: Path,  # noqa: F811
+    lab: RunningLab,
+    tiny_image: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("e2e")

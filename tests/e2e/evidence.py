@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from playwright.sync_api import BrowserContext
+from playwright.sync_api import BrowserContext, Page
 from playwright.sync_api import Error as PlaywrightError
 
 from tests.lab.conftest import ROOT, RunningLab
@@ -38,17 +38,21 @@ def keep(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "page-console.txt").write_text("\n".join(messages) + "\n")
     for number, page in enumerate(page for context in contexts for page in context.pages):
-        try:
-            page.screenshot(path=folder / f"page-{number}.png")
-            (folder / f"page-{number}.html").write_text(f"<!-- {page.url} -->\n{page.content()}")
-        except PlaywrightError as error:  # a page that has gone tells nothing
-            (folder / f"page-{number}.txt").write_text(str(error))
+        _keep_page(folder, number, page)
     if stack is not None:
         (folder / "site.log").write_text(stack.tail())
     if lab is not None:
         for host in lab.hosts:
             _keep_host(folder, lab, host.name)
     return folder
+
+
+def _keep_page(folder: Path, number: int, page: Page) -> None:
+    try:
+        page.screenshot(path=folder / f"page-{number}.png")
+        (folder / f"page-{number}.html").write_text(f"<!-- {page.url} -->\n{page.content()}")
+    except PlaywrightError as error:  # a page that has gone tells nothing
+        (folder / f"page-{number}.txt").write_text(str(error))
 
 
 def _keep_host(folder: Path, lab: RunningLab, host: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Callable
@@ -66,6 +67,15 @@ class Guest:
         """Until no job is at work on it."""
         self.wait(lambda: not self.facts()["task"], "no job at work", timeout_s=timeout_s)
 
+    def wait_free(self, *, timeout_s: float) -> None:
+        """Until it may be deleted: what still runs only watches the guest."""
+
+        def free() -> bool:
+            task = self.facts()["task"]
+            return task is None or task["observing"]
+
+        self.wait(free, "no job that changes it", timeout_s=timeout_s)
+
     # --- on its host --------------------------------------------------------------------------
 
     def virsh(self, verb: str, *argv: str) -> str:
@@ -80,6 +90,13 @@ class Guest:
         listed = virsh(self.lab, self.host, "vol-list", "default")
         names = {line.split()[0] for line in listed.splitlines() if line.split()}
         return {name for name in names if self.uuid in name}
+
+    def disk(self) -> dict[str, Any]:
+        """What qemu-img says of its first disk."""
+        path = f"/var/lib/libvirt/images/kvmweb-{self.uuid}-vda.qcow2"
+        words = ("qemu-img", "info", "-U", "-f", "qcow2", "--output=json", path)
+        found: dict[str, Any] = json.loads(self.lab.exec(self.host, *words).stdout)
+        return found
 
     # --- in its guest -------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ IMAGE = "Debian 12"
 STEPS = ["place", "image", "disk", "seed", "define", "boot", "address", "firstboot"]
 # Debian's cloud-init takes a minute under emulation on idle cores, several on busy ones.
 BOOT_MS = 420_000
-FOLLOW_S = 2.5
+FOLLOW_S = 1.0
 
 
 @pytest.fixture(scope="module")
@@ -84,21 +84,23 @@ def _watch_it_being_made(page: Page) -> None:
     expect(page.locator(".machine-head .state").first).to_have_text("Running")
     expect(page.locator("#news .notice")).to_have_count(0)
     seen: list[dict[str, Any]] = page.evaluate("window.__seen")
-    done = _first_seen(seen, "done")
-    running = _first_seen(seen, "running")
-    order = [step for step in STEPS if step in done]
-    moments = [done[step] for step in order]
+    done, running = _first_seen(seen, "done"), _first_seen(seen, "running")
+    # Steps may end together within one look of the page, but never in another order.
+    moments = [done[step] for step in STEPS if step in done]
     assert moments == sorted(moments), f"steps were done out of order: {done}"
-    assert len(order) >= len(STEPS) - 1, f"the page showed as done only {order}"
-    assert {"image", "boot", "firstboot"} <= set(running) | {"boot"}, running
-    copied = {share for one in seen for state, share in [one["steps"].get("image", ["", ""])]}
-    assert any(share.endswith("%") for share in copied), f"no progress of the copy: {copied}"
+    assert len(moments) >= len(STEPS) - 1, f"the page showed as done only {done}"
+    assert "firstboot" in running, f"the page showed at work only {running}"
+    shares = [int(one["share"].rstrip(" %")) for one in seen if one["share"]]
+    print(f"shares shown: {sorted(set(shares))}")  # noqa: T201
+    assert shares == sorted(shares), "the progress bar went backwards"
+    assert len(set(shares)) >= 3, "the progress bar did not move"
 
 
 def _first_seen(seen: list[dict[str, Any]], state: str) -> dict[str, int]:
+    """step -> when it was first shown in this state."""
     found: dict[str, int] = {}
     for one in seen:
-        for step, (shown, _) in one["steps"].items():
+        for step, shown in one["steps"].items():
             if shown == state:
                 found.setdefault(step, one["at"])
     return found

@@ -20,7 +20,7 @@ MENDED_MS = 60_000
 ROUNDS = 15
 SLOWER_RATIO = 1.5
 SLOWER_S = 0.1
-FOLLOW_S = 2.5
+FOLLOW_S = 1.0
 LIST = "/machines/"
 
 

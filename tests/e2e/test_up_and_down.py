@@ -1,4 +1,4 @@
-"""``scripts/up`` from nothing to a machine with an address, and ``scripts/down`` back to nothing."""
+"""``scripts/up``: from nothing to a machine with an address. ``scripts/down``: to nothing again."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Installation:
 
     def namespace(self) -> str:
         """The network namespace of lab host a: its guests are known by it."""
-        words = ("exec", "a", "--dir", str(self.var / "lab"), "--", "readlink", "/proc/self/ns/net")
+        words = ("--dir", str(self.var / "lab"), "exec", "a", "--", "readlink", "/proc/self/ns/net")
         return self.run("lab", *words, timeout_s=60).strip()
 
     def processes(self, namespace: str = "") -> dict[int, str]:
@@ -86,7 +86,7 @@ class Installation:
             with contextlib.suppress(OSError):
                 command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                 environment = (folder / "environ").read_bytes().decode(errors="replace")
-                inside = namespace and os.readlink(folder / "ns" / "net") == namespace
+                inside = namespace and str((folder / "ns" / "net").readlink()) == namespace
                 if int(folder.name) != os.getpid() and (
                     mark in command or f"={mark}" in environment or inside
                 ):
