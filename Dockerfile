@@ -39,4 +39,5 @@ EXPOSE 8000
 HEALTHCHECK --interval=15s --timeout=5s --start-period=40s --retries=4 \
     CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
 CMD ["uvicorn", "kvmweb.asgi:application", "--host=0.0.0.0", "--port=8000", "--loop=uvloop", \
-     "--ws-per-message-deflate=false", "--ws-max-size=1048576", "--no-proxy-headers"]
+     "--ws-per-message-deflate=false", "--ws-max-size=1048576", "--no-proxy-headers", \
+     "--no-access-log"]

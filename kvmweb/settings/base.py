@@ -26,7 +26,8 @@ def _secret_key() -> str:
     except FileNotFoundError:
         import secrets
 
-        path.parent.mkdir(parents=True, exist_ok=True)
+        # SQLite's file lies beside it: whoever reads sessions there is signed in as anybody.
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:

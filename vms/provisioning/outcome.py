@@ -80,6 +80,8 @@ def again(job: Job) -> Job:
     network = vm.nics.all()[0].network
     if vm.image.state != Image.State.READY:
         problems.add("image", "vm.image_not_ready", name=vm.image.name)
+    elif not policy.can(actor, Action.IMAGE_USE, vm.image):
+        problems.add("image", "vm.image_unknown", name=vm.image.name)
     if network not in usable_networks():
         problems.add("network", "vm.network_unknown", name=network)
     problems.raise_if_any()
