@@ -60,7 +60,7 @@ class LimitsForm(forms.Form):
         label=_("vCPUs for each processor"),
         min_value=0.1,
         max_value=RATIO_MAX,
-        help_text=_("4 means: four vCPUs of running machines for each processor of the host."),
+        help_text=_("16 means: sixteen vCPUs of running machines for each processor of the host."),
     )
     memory_reserve_mib = forms.IntegerField(
         label=_("Memory kept for the host"),

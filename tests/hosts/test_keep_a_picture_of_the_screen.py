@@ -99,5 +99,5 @@ def test_the_api_gives_it_to_those_who_may_look(
     for person in (owner, viewer):
         answer = api(person).get(f"/vms/{vm.uuid}/screenshot")
         assert answer.status_code == 200
-        assert answer["Content-Type"] == "image/webp"
+        assert answer["Content-Type"] == "image/png"
     assert api(outsider).get(f"/vms/{vm.uuid}/screenshot").status_code == 404

@@ -77,15 +77,15 @@ def test_one_connection_is_shared_and_opened_late(host: Host, opened: list[FakeH
 
 
 def test_a_host_that_is_away_is_not_asked_again_at_once(
-    host: Host, opened: list[FakeHypervisor], monkeypatch: pytest.MonkeyPatch
+    host: Host, opened: list[FakeHypervisor]
 ) -> None:
     away = FakeHypervisor("alpha")
     away.unplug()
-    monkeypatch.setattr(connections, "open_new", lambda _host: away)
-    hypervisor = connections.hypervisor(host)
-    for _ in range(4):
-        with pytest.raises(HostUnreachable):
-            hypervisor.list_pools()
+    with mock.patch.object(connections, "open_new", return_value=away):
+        hypervisor = connections.hypervisor(host)
+        for _ in range(4):
+            with pytest.raises(HostUnreachable):
+                hypervisor.list_pools()
     assert away.calls["list_pools"] == connections.FAILURES_TO_OPEN
 
 

@@ -102,7 +102,7 @@ def test_the_host_that_has_the_image_is_preferred(
         ({"reach": "unknown"}, {}, "placement.unreachable"),
         ({}, {"network": "lab"}, "placement.no_network"),
         ({"memory_mib": 1500}, {}, "placement.no_memory"),
-        ({}, {"vcpus": 33}, "placement.no_vcpus"),
+        ({}, {"vcpus": 8 * 16 + 1}, "placement.no_vcpus"),
         ({"cpus": 2, "vcpu_ratio": 0.5}, {"vcpus": 2}, "placement.no_vcpus"),
         ({"free_gib": 3}, {}, "placement.no_disk"),
         ({"free_gib": 0}, {"disk_bytes": 0}, "placement.no_disk"),

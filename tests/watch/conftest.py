@@ -47,11 +47,11 @@ EVENTS_ONLY = Timing(
 )
 
 
-def eventually(condition: Callable[[], bool], what: str, within_s: float = 8.0) -> None:
+def eventually(condition: Callable[[], bool], what: str, within_s: float = 20.0) -> None:
     until = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < until, f"waited {within_s} s in vain for: {what}"
-        time.sleep(0.01)
+        time.sleep(0.02)
 
 
 def sees(vm: VM, observed: str) -> None:
