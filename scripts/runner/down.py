@@ -12,6 +12,8 @@ import subprocess
 from runner import libvirt, processes, say, system
 from runner.paths import PYTHON, ROOT, STARTED, UP_JSON, VAR
 
+KEPT_NOTES = ("lab", "local", "network")
+
 
 def purge_machines(step: say.Step) -> None:
     """Delete the machines, volumes and image copies that this site made on its hosts.
@@ -51,11 +53,17 @@ def end_all(*, purge: bool = False) -> None:
     if started.get("lab"):
         with say.Step("Stopping the lab"):
             libvirt.lab_down(purge=purge)
+    if started.get("network") and libvirt.answers():
+        with say.Step("Stopping the network that up had started") as step:
+            if libvirt.stop_network():
+                del started["network"]
+            else:
+                step.say("machines are on: it stays")
     if started.get("daemons"):
         with say.Step("Stopping the libvirt that up had started") as step:
             step.say(", ".join(libvirt.stop_started()))
     # Which hypervisors it has used stays known: a later --purge deletes what lies there.
-    STARTED.write_text(json.dumps({key: True for key in ("lab", "local") if started.get(key)}))
+    STARTED.write_text(json.dumps({key: True for key in KEPT_NOTES if started.get(key)}))
 
 
 def remove_var(step: say.Step) -> None:

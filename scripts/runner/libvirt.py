@@ -15,6 +15,13 @@ from runner.paths import LAB_DIR, LOGS, ROOT, VAR
 
 URI = "qemu:///system"
 DAEMONS = {"virtlogd": "/run/libvirt/virtlogd-sock", "libvirtd": "/run/libvirt/libvirt-sock"}
+SYSTEM_BUS = Path("/run/dbus/system_bus_socket")
+SYSTEM_CONFIG = Path("/etc/libvirt/libvirtd.conf")
+GROUP_ACCESS = """\
+unix_sock_group = "libvirt"
+unix_sock_rw_perms = "0770"
+auth_unix_rw = "none"
+"""
 ANSWER_TIMEOUT_S = 10
 END_TIMEOUT_S = 15
 
@@ -23,9 +30,13 @@ def answers() -> bool:
     return _virsh("version").returncode == 0
 
 
+def _run_file(name: str) -> Path:
+    """In a folder of root's own: libvirt's daemons write and read theirs as root."""
+    return Path(f"/run/kvmweb-{hashlib.sha256(str(VAR).encode()).hexdigest()[:12]}-{name}")
+
+
 def _pid_file(name: str) -> Path:
-    """In a folder of root's own: libvirt's daemons write theirs as root."""
-    return Path(f"/run/kvmweb-{hashlib.sha256(str(VAR).encode()).hexdigest()[:12]}-{name}.pid")
+    return _run_file(f"{name}.pid")
 
 
 def _start_daemon(name: str, step: say.Step) -> None:
@@ -34,12 +45,36 @@ def _start_daemon(name: str, step: say.Step) -> None:
     noted = processes.read_started().get("daemons", [])
     # Before it runs: should we be killed meanwhile, `down` still knows of it.
     processes.note_started(daemons=[*noted, *({name} - set(noted))])
+    command = [shutil.which(name) or f"/usr/sbin/{name}", "-d", "-p", str(pid_file)]
+    if name == "libvirtd" and not system.is_root() and not SYSTEM_BUS.exists():
+        command += ["-f", str(_config_without_polkit())]
     say.run(
-        system.as_root([shutil.which(name) or f"/usr/sbin/{name}", "-d", "-p", str(pid_file)]),
+        system.as_root(command),
         step=step,
         log=LOGS / "libvirt.log",
         advice=f"run it by hand to see why: {name} -v",
     )
+
+
+def _config_without_polkit() -> Path:
+    """This machine's libvirtd.conf, but with the group ``libvirt`` in place of polkit.
+
+    polkit is asked over the system bus, which needs a running system around it.
+    """
+    own = subprocess.run(
+        system.as_root(["cat", str(SYSTEM_CONFIG)]), capture_output=True, text=True, check=False
+    ).stdout
+    keys = tuple(line.split()[0] for line in GROUP_ACCESS.splitlines())
+    lines = [line for line in own.splitlines() if not line.strip().startswith(keys)]
+    path = _run_file("libvirtd.conf")
+    subprocess.run(
+        system.as_root(["tee", str(path)]),
+        input=GROUP_ACCESS + "\n".join(lines) + "\n",
+        text=True,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    return path
 
 
 def ensure(step: say.Step) -> None:
@@ -93,8 +128,15 @@ def _ensure_network() -> None:
     definition = Path("/usr/share/libvirt/networks/default.xml")
     if "default" not in _virsh("net-list", "--all", "--name").stdout.split():
         _virsh("net-define", str(definition))
-    _virsh("net-start", "default")
-    _virsh("net-autostart", "default")
+    if _virsh("net-start", "default").returncode == 0:
+        processes.note_started(network=True)
+
+
+def stop_network() -> bool:
+    """Stop ``default`` where ``up`` had started it, unless a machine is on."""
+    if not processes.read_started().get("network") or _virsh("list", "--name").stdout.strip():
+        return False
+    return _virsh("net-destroy", "default").returncode == 0
 
 
 def stop_started() -> list[str]:
@@ -111,7 +153,8 @@ def stop_started() -> list[str]:
                 subprocess.run(system.as_root(["kill", "-9", str(pid)]), check=False)
                 break
             time.sleep(0.1)
-        subprocess.run(system.as_root(["rm", "-f", str(_pid_file(name))]), check=False)
+        left = [str(_pid_file(name)), str(_run_file(f"{name}.conf"))]
+        subprocess.run(system.as_root(["rm", "-f", *left]), check=False)
         ended.append(name)
     return ended
 
