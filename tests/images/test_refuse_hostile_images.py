@@ -101,11 +101,10 @@ def test_qcow2_version_1_and_4(tmp_path: Path) -> None:
         assert refusal(path).code == "image.unknown_features"
 
 
-def test_qcow2_encrypted(tmp_path: Path) -> None:
-    path = tmp_path / "luks.qcow2"
-    secret = "secret,id=s,data=abcdefgh"
-    options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"
-    qemu_img("create", "--object", secret, "-f", "qcow2", "-o", options, path, "64M")
+@pytest.mark.parametrize("method", [1, 2])  # AES, LUKS
+def test_qcow2_encrypted(tmp_path: Path, method: int) -> None:
+    """The header's field says it: qemu-img's own LUKS needs a quiet machine to time itself."""
+    path = patch(qcow2_disk(tmp_path / "luks.qcow2"), 32, struct.pack(">I", method))
     assert refusal(path).code == "image.encrypted"
 
 
