@@ -179,7 +179,11 @@ def listening(uuid: str) -> Iterator[list[float]]:
 
 
 def virsh(uri: str, *argv: str, check: bool = True) -> None:
-    subprocess.run(["virsh", "-q", "-c", uri, *argv], check=check, capture_output=True)
+    done = subprocess.run(
+        ["virsh", "-q", "-c", uri, *argv], check=False, capture_output=True, text=True
+    )
+    if check and done.returncode:
+        raise SystemExit(f"virsh {argv}: {done.stderr}")
 
 
 @contextmanager
