@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from allauth.mfa.models import Authenticator
 from allauth.mfa.totp.internal.auth import TOTP
+from django.contrib.auth.hashers import MD5PasswordHasher
 from django.test import Client
 from django.urls import NoReverseMatch, reverse
 
@@ -19,6 +20,28 @@ from vms.consoles import tickets
 from vms.models import VM
 
 pytestmark = pytest.mark.django_db
+
+
+def test_the_time_tells_nobody_who_exists(
+    owner: User, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What takes long is hashing: it is done as often for a name or address that nobody has."""
+    hashed: list[str] = []
+    encode = MD5PasswordHasher.encode
+
+    def counted(self: MD5PasswordHasher, password: str, salt: str) -> str:
+        hashed.append(password)
+        return encode(self, password, salt)
+
+    monkeypatch.setattr(MD5PasswordHasher, "encode", counted)
+
+    def times(login: str) -> int:
+        hashed.clear()
+        client.post("/accounts/login/", {"login": login, "password": "wrong wrong"})
+        return len(hashed)
+
+    assert times("owner") == times("nobody")
+    assert times("owner@example.test") == times("nobody@example.test")
 
 
 def test_djangos_admin_asks_for_no_password(admin: User, client: Client) -> None:
