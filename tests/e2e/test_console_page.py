@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from tests.e2e.carriers import ENTER, Rfb, Ticket, close_code, websockify
 from tests.e2e.guests import Guest
-from tests.e2e.screen import KEY_DELAY_MS, Screen
+from tests.e2e.screen import HAS_SHELL, KEY_DELAY_MS, Screen
 from tests.e2e.site import PATIENCE_MS, VIEWER, People, Site, is_live, sign_in
 from tests.stack import PASSWORD
 
@@ -54,7 +54,7 @@ def open_console(people: People, carrier: Carrier, guest: Guest, name: str = "ow
 
 
 def has_shell(guest: Guest) -> bool:
-    return guest.ssh("ps -o tty,comm | grep -q '^tty1.*sh$'").returncode == 0
+    return guest.ssh(HAS_SHELL).returncode == 0
 
 
 @pytest.fixture
