@@ -40,8 +40,9 @@ from hosts.models import Host
 from vms.models import VM, Disk, Image, Nic, Tag
 
 ROUNDS = 7
+PAGE_SIZE = 50
 SIZES = (100, 1_000, 10_000)
-PAGES = {"first": "", "last": "?page=last", "search": "?q=web-9", "sorted": "?sort=-cpu"}
+PAGES = {"first": "", "last": "?page={last}", "search": "?q=web-9", "sorted": "?sort=-cpu"}
 
 
 def grow_to(count: int, *, owner: User, team: Team, hosts: list[Host], image: Image) -> None:
@@ -128,7 +129,8 @@ def main() -> None:
     for size in SIZES:
         grow_to(size, owner=owner, team=team, hosts=hosts, image=image)
         found[str(size)] = {
-            name: measure(client, "/machines/" + query) for name, query in PAGES.items()
+            name: measure(client, "/machines/" + query.format(last=size // PAGE_SIZE))
+            for name, query in PAGES.items()
         }
     base = found[str(SIZES[0])]["first"]["ms"]
     print(
