@@ -106,10 +106,10 @@ messages.register(
             "libvirtd."
         ),
         "check.kvm_device.pass": _("/dev/kvm exists."),
-        "check.kvm_device": _("/dev/kvm does not exist. %(detail)s"),
+        "check.kvm_device": _("/dev/kvm does not exist."),
         "check.kvm_device.todo": _("Load the module kvm_intel or kvm_amd."),
         "check.kvm_device_access.pass": _("libvirt may open /dev/kvm."),
-        "check.kvm_device_access": _("libvirt may not open /dev/kvm. %(detail)s"),
+        "check.kvm_device_access": _("libvirt may not open /dev/kvm."),
         "check.kvm_device_access.todo": _(
             "Give the group kvm access to /dev/kvm, and put libvirt's QEMU user into that group."
         ),
@@ -138,37 +138,37 @@ messages.register(
         "check.tpm_emulator": _("No TPM emulator: machines with a TPM cannot start here."),
         "check.tpm_emulator.todo": _("If you want machines with a TPM, install swtpm."),
         "check.vhost_net.pass": _("The kernel speeds up virtio networking (vhost-net)."),
-        "check.vhost_net": _("The kernel does not speed up virtio networking. %(detail)s"),
+        "check.vhost_net": _("The kernel does not speed up virtio networking."),
         "check.vhost_net.todo": _("Load the module vhost_net. Networks work without it, slower."),
         "check.tun.pass": _("/dev/net/tun exists: machines can have network cards."),
         "check.tun": _("/dev/net/tun does not exist: no machine can have a network card."),
         "check.tun.todo": _("Load the module tun."),
         "check.cgroup_cpu.pass": _("CPU time can be shared out (control group cpu)."),
-        "check.cgroup_cpu": _("CPU time cannot be shared out (control group cpu). %(detail)s"),
+        "check.cgroup_cpu": _("CPU time cannot be shared out (control group cpu)."),
         "check.cgroup_cpu.todo": _CGROUP_TODO,
         "check.cgroup_cpuacct.pass": _("CPU time is accounted for (control group cpuacct)."),
         "check.cgroup_cpuacct": _(
-            "CPU time is not accounted for (control group cpuacct). %(detail)s"
+            "CPU time is not accounted for (control group cpuacct)."
         ),
         "check.cgroup_cpuacct.todo": _CGROUP_TODO,
         "check.cgroup_cpuset.pass": _("Machines can be pinned to CPUs (control group cpuset)."),
         "check.cgroup_cpuset": _(
-            "Machines cannot be pinned to CPUs (control group cpuset). %(detail)s"
+            "Machines cannot be pinned to CPUs (control group cpuset)."
         ),
         "check.cgroup_cpuset.todo": _CGROUP_TODO,
         "check.cgroup_memory.pass": _("Memory can be limited (control group memory)."),
-        "check.cgroup_memory": _("Memory cannot be limited (control group memory). %(detail)s"),
+        "check.cgroup_memory": _("Memory cannot be limited (control group memory)."),
         "check.cgroup_memory.todo": _CGROUP_TODO,
         "check.cgroup_devices.pass": _(
             "Machines are kept from the host's devices (control group devices)."
         ),
         "check.cgroup_devices": _(
-            "Machines are not kept from the host's devices by a control group. %(detail)s"
+            "Machines are not kept from the host's devices by a control group."
         ),
         "check.cgroup_devices.todo": _CGROUP_TODO,
         "check.cgroup_blkio.pass": _("Disk bandwidth can be shared out (control group blkio)."),
         "check.cgroup_blkio": _(
-            "Disk bandwidth cannot be shared out (control group blkio). %(detail)s"
+            "Disk bandwidth cannot be shared out (control group blkio)."
         ),
         "check.cgroup_blkio.todo": _CGROUP_TODO,
         "check.iommu.pass": _("Devices of the host can be handed to machines (IOMMU)."),
