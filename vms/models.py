@@ -126,9 +126,7 @@ class VMQuerySet(models.QuerySet["VM"]):
         alive = self.alive()
         if user.is_admin:
             return alive
-        return alive.filter(
-            Q(owner=user) | Q(team__in=user.memberships.values("team"))
-        )
+        return alive.filter(Q(owner=user) | Q(team__in=user.memberships.values("team")))
 
 
 class VM(models.Model):

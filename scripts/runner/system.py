@@ -18,7 +18,7 @@ from runner.paths import LOGS, ROOT
 RUN_PACKAGES = """
     python3-dev python3-venv gcc pkg-config libvirt-dev gettext redis-server
     libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils dnsmasq-base iptables
-    iproute2 procps
+    iproute2 procps acl
 """.split()
 # What the lab and the tests need besides.
 LAB_PACKAGES = "nftables openssh-server openssh-client util-linux mount".split()
