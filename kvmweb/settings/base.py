@@ -111,6 +111,7 @@ DATABASES: dict[str, dict[str, Any]] = {
 # A socket's folder stands quoted in the URL (postgres://user@%2Frun%2Fpostgresql/kvmweb).
 DATABASES["default"]["HOST"] = unquote(DATABASES["default"].get("HOST") or "")
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    VAR_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
     DATABASES["default"]["OPTIONS"] = {
         "timeout": 30,
         # The quota lock on SQLite: a writing transaction excludes every other (field notes).
