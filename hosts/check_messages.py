@@ -147,14 +147,10 @@ messages.register(
         "check.cgroup_cpu": _("CPU time cannot be shared out (control group cpu)."),
         "check.cgroup_cpu.todo": _CGROUP_TODO,
         "check.cgroup_cpuacct.pass": _("CPU time is accounted for (control group cpuacct)."),
-        "check.cgroup_cpuacct": _(
-            "CPU time is not accounted for (control group cpuacct)."
-        ),
+        "check.cgroup_cpuacct": _("CPU time is not accounted for (control group cpuacct)."),
         "check.cgroup_cpuacct.todo": _CGROUP_TODO,
         "check.cgroup_cpuset.pass": _("Machines can be pinned to CPUs (control group cpuset)."),
-        "check.cgroup_cpuset": _(
-            "Machines cannot be pinned to CPUs (control group cpuset)."
-        ),
+        "check.cgroup_cpuset": _("Machines cannot be pinned to CPUs (control group cpuset)."),
         "check.cgroup_cpuset.todo": _CGROUP_TODO,
         "check.cgroup_memory.pass": _("Memory can be limited (control group memory)."),
         "check.cgroup_memory": _("Memory cannot be limited (control group memory)."),
@@ -167,9 +163,7 @@ messages.register(
         ),
         "check.cgroup_devices.todo": _CGROUP_TODO,
         "check.cgroup_blkio.pass": _("Disk bandwidth can be shared out (control group blkio)."),
-        "check.cgroup_blkio": _(
-            "Disk bandwidth cannot be shared out (control group blkio)."
-        ),
+        "check.cgroup_blkio": _("Disk bandwidth cannot be shared out (control group blkio)."),
         "check.cgroup_blkio.todo": _CGROUP_TODO,
         "check.iommu.pass": _("Devices of the host can be handed to machines (IOMMU)."),
         "check.iommu": _(

@@ -137,9 +137,7 @@ def test_asking_too_often_is_refused(owner: User, running_vm: VM) -> None:
         ("http://evil.test", "evil.test", False),
     ],
 )
-def test_the_origin_is_this_sites(
-    origin: str, host: str, allowed: bool, settings: Any
-) -> None:
+def test_the_origin_is_this_sites(origin: str, host: str, allowed: bool, settings: Any) -> None:
     settings.ALLOWED_HOSTS = ["kvm.test"]
     assert origins.is_ours(origin, host) is allowed
 
