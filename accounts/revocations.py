@@ -7,6 +7,7 @@ revocation covers. A callback runs after the commit; one that fails does not sto
 from __future__ import annotations
 
 import logging
+from asyncio import CancelledError
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -41,7 +42,9 @@ def announce(revocation: Revocation) -> None:
     for callback in tuple(_callbacks):
         try:
             callback(revocation)
-        except Exception:  # noqa: PERF203 - the others must still close what they hold
+        # The others must still close what they hold, also when the person has gone meanwhile and
+        # the server cancels their request (a CancelledError is no Exception).
+        except (Exception, CancelledError):  # noqa: PERF203
             logger.exception("closing after %s failed in %r", revocation.reason, callback)
 
 

@@ -33,6 +33,9 @@ def _signed_out(*, request: HttpRequest, user: User | None, **_kwargs: Any) -> N
         return
     audit.record(user, "user.sign_out", user)
     key = request.session.session_key or ""
+    # Dead before anybody is told: a page that hears of it reloads at once, and that reload ends
+    # the very request we are in. Django's own flush comes only after this signal.
+    request.session.flush()
     announce_on_commit(Revocation(user_id=user.pk, session_key=key, reason="signed_out"))
 
 

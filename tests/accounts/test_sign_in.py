@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
+
 import pytest
+from django.contrib.sessions.models import Session
 from django.core.cache import cache
 from django.test import Client
 
@@ -52,6 +55,26 @@ def test_sign_out_ends_what_the_session_opened(
         (owner.pk, key, "signed_out")
     ]
     assert client.get("/profile/").status_code == 302
+
+
+def test_the_session_is_dead_before_anybody_hears_of_the_sign_out(
+    owner: User, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that hears of it reloads at once, which cancels the request that signs out."""
+    client.login(username="owner", password=PASSWORD)
+    alive: list[bool] = []
+    reached: list[str] = []
+
+    def gone(told: revocations.Revocation) -> None:
+        alive.append(Session.objects.filter(pk=told.session_key).exists())
+        raise CancelledError
+
+    others = [gone, lambda told: reached.append(told.reason)]
+    monkeypatch.setattr(revocations, "_callbacks", others)
+    client.post("/accounts/logout/")
+    assert alive == [False]
+    assert reached == ["signed_out"]
+    assert client.get("/").status_code == 302
 
 
 def test_signing_out_takes_a_post(owner: User, client: Client) -> None:

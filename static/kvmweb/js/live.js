@@ -8,6 +8,7 @@ import { morph } from "./morph.js";
 const COALESCE_MS = 110; // a burst of nudges makes one request
 const GAP_MS = 500; // between two requests of one element, unless data-live-gap says other
 const POLL_MS = 5000;
+const SIGNED_OUT_MS = 300;
 const BACKOFF_MS = [500, 1000, 2000, 5000, 10000, 20000];
 
 const states = new WeakMap();
@@ -104,7 +105,9 @@ function connect() {
   socket.onclose = (event) => {
     document.documentElement.dataset.socket = "closed";
     if (event.code === 4401 || event.code === 4403) {
-      location.reload(); // signed out or deactivated: the server says what now
+      // Signed out or deactivated: the server says what now. Not at once: in the tab that is
+      // signing out this would overtake the answer to its own request.
+      setTimeout(() => location.reload(), SIGNED_OUT_MS);
       return;
     }
     if (attempts === 0) poll(true);
