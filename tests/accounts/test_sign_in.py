@@ -58,10 +58,10 @@ def test_sign_out_ends_what_the_session_opened(
 
 
 def test_the_session_is_dead_before_anybody_hears_of_the_sign_out(
-    owner: User, client: Client, monkeypatch: pytest.MonkeyPatch
+    owner: User, client: Client, django_capture_on_commit_callbacks, monkeypatch
 ) -> None:
     """A page that hears of it reloads at once, which cancels the request that signs out."""
-    client.login(username="owner", password=PASSWORD)
+    sign_in(client, "owner")
     alive: list[bool] = []
     reached: list[str] = []
 
@@ -71,7 +71,8 @@ def test_the_session_is_dead_before_anybody_hears_of_the_sign_out(
 
     others = [gone, lambda told: reached.append(told.reason)]
     monkeypatch.setattr(revocations, "_callbacks", others)
-    client.post("/accounts/logout/")
+    with django_capture_on_commit_callbacks(execute=True):
+        client.post("/accounts/logout/")
     assert alive == [False]
     assert reached == ["signed_out"]
     assert client.get("/").status_code == 302
