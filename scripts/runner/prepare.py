@@ -35,6 +35,7 @@ def main() -> None:
     token = _admin(plan["admin"], plan["password"], plan["token"])
     command("add_default_flavors")
     tell(doing="hosts")
+    command("site_key")
     for host in plan["hosts"]:
         command("add_host", **host)
     if plan["image"]:
