@@ -59,7 +59,8 @@ async function connect() {
     socket.addEventListener("close", (event) => ended(event.code));
     attach(socket);
   } catch (error) {
-    if (error.status === 409) waitForStart();
+    // The site knows before this page does that there is no screen: the state follows.
+    if (error.status === 409) hasScreen() ? notice(error.message, { reconnect: true }) : waitForStart();
     else if (error.status && error.status < 500) notice(error.message, { reconnect: true });
     else retry(error.status ? error.message : words.network);
   } finally {

@@ -47,20 +47,30 @@ async function refresh(element, state) {
   state.busy = true;
   state.again = false;
   try {
-    const response = await getFragment(element.dataset.liveUrl);
+    const answer = await ask(element.dataset.liveUrl);
+    if (!answer) return;
+    const { response, html } = answer;
     if (response.type === "opaqueredirect" || response.status === 401) {
       location.reload(); // signed out meanwhile
     } else if (response.status === 404 && element.dataset.liveGone) {
       location.assign(element.dataset.liveGone);
     } else if (response.ok && element.isConnected) {
-      await morph(element, await response.text());
+      await morph(element, html);
     }
-  } catch (error) {
-    if (!(error instanceof TypeError)) throw error; // TypeError: the network is away, polling goes on
   } finally {
     state.busy = false;
     state.last = Date.now();
     if (state.again && element.isConnected) schedule(element);
+  }
+}
+
+async function ask(url) {
+  try {
+    const response = await getFragment(url);
+    return { response, html: response.ok ? await response.text() : "" };
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
+    return null; // the network is away, polling goes on
   }
 }
 
