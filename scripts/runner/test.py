@@ -104,8 +104,9 @@ def prepare(*, install: bool) -> None:
         for guest in ("tiny", "debian"):
             with say.Step(f"Guest image: {guest}") as step:
                 say.run(
-                    [ROOT / "guests" / "build", guest, CACHE / "guests" / f"{guest}.qcow2"],
+                    [ROOT / "guests" / "build", guest],
                     step=step,
+                    env=dict(os.environ, KVMWEB_CACHE=str(CACHE)),
                     log=LOGS / "guest.log",
                     advice="look at the log",
                 )

@@ -415,8 +415,9 @@ def start_or_end(options: argparse.Namespace) -> dict[str, Any]:
         return start(options)
     except BaseException:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl+C must not stop the tidying
-        with contextlib.suppress(say.StepFailed):
-            down.end_all()
+        if processes.read_started() or processes.supervisor_pid():
+            with contextlib.suppress(say.StepFailed):
+                down.end_all()
         raise
 
 
