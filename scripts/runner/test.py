@@ -81,15 +81,16 @@ def find_chromium(step: say.Step) -> str:
     return ""
 
 
-def prepare(*, install: bool) -> None:
+def prepare(*, install: bool, lab: bool) -> None:
     if install:
         with say.Step("Packages") as step:
             packages = [*system.RUN_PACKAGES, *system.LAB_PACKAGES, *system.TEST_PACKAGES]
             step.say(f"{len(system.install([*packages, *system.guest_packages()], step=step))} new")
     with say.Step("Python environment") as step:
         pyenv.sync(step=step, dev=True)
-    with say.Step("Chromium") as step:
-        os.environ["KVMWEB_CHROMIUM"] = find_chromium(step)
+    if lab:
+        with say.Step("Chromium") as step:
+            os.environ["KVMWEB_CHROMIUM"] = find_chromium(step)
     with say.Step("Texts") as step:
         say.run(
             [PYTHON, "manage.py", "compilemessages", "--ignore=.venv"],
@@ -100,7 +101,7 @@ def prepare(*, install: bool) -> None:
             shown=False,
             env=dict(os.environ, KVMWEB_SECRET_KEY="compile"),
         )
-    if system.is_root():
+    if lab and system.is_root():
         for guest in ("tiny", "debian"):
             with say.Step(f"Guest image: {guest}") as step:
                 say.run(
@@ -145,9 +146,10 @@ def main() -> None:
     with say.failures_told("test"):
         LOGS.mkdir(parents=True, exist_ok=True)
         os.environ["PATH"] = f"{VENV / 'bin'}:{os.environ['PATH']}"
-        prepare(install=not options.no_install)
+        stages = options.stages or STAGES
+        prepare(install=not options.no_install, lab="lab" in stages)
         words = [word for word in words if word != "--"]
-        failed = [s for s in STAGES if s in (options.stages or STAGES) and not run_stage(s, words)]
+        failed = [s for s in STAGES if s in stages and not run_stage(s, words)]
     if failed:
         print(f"\ntest: failed: {', '.join(failed)}", file=sys.stderr)
         sys.exit(1)
