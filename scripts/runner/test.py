@@ -140,7 +140,10 @@ def main() -> None:
     )
     parser.add_argument("--no-install", action="store_true", help="install no packages")
     parser.add_argument("stages", nargs="*", help=f"some of: {' '.join(STAGES)} (default: all)")
-    options, words = parser.parse_known_args()
+    argv, words = sys.argv[1:], []
+    if "--" in argv:  # what follows is pytest's
+        argv, words = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
+    options = parser.parse_args(argv)
     if unknown := set(options.stages) - set(STAGES):
         parser.error(f"no such stage: {' '.join(unknown)}; pytest's own options come after --")
     with say.failures_told("test"):
@@ -148,7 +151,6 @@ def main() -> None:
         os.environ["PATH"] = f"{VENV / 'bin'}:{os.environ['PATH']}"
         stages = options.stages or STAGES
         prepare(install=not options.no_install, lab="lab" in stages)
-        words = [word for word in words if word != "--"]
         failed = [s for s in STAGES if s in stages and not run_stage(s, words)]
     if failed:
         print(f"\ntest: failed: {', '.join(failed)}", file=sys.stderr)
