@@ -9,7 +9,8 @@ from tests.e2e.guests import Guest
 # A keyboard in an emulated guest holds few keys at a time: type like a person.
 KEY_DELAY_MS = 45
 CONNECT_MS = 20_000
-TRIES = 3
+TRIES = 2
+LOGIN_GIVES_UP_S = 70
 # In Debian and in busybox alike. Of other people's processes, login's too, nothing can be read.
 ASKS_FOR_PASSWORD = "pgrep -x login || ps | grep -q '[l]ogin'"
 HAS_SHELL = "ls -l /proc/[0-9]*/fd/0 2>/dev/null | grep -q '/dev/tty1$'"
@@ -54,21 +55,27 @@ class Screen:
         self.page.wait_for_timeout(KEY_DELAY_MS)
 
     def log_in(self, guest: Guest, user: str, password: str) -> None:
-        """Log in on the screen. The guest itself says, over SSH, how far it is."""
+        """Log in on the screen. The guest itself says, over SSH, how far it is.
+
+        Nothing is typed ahead: busybox's getty takes what comes while it starts for the habit of
+        a terminal that ends lines with LF, and then its login waits for ever.
+        """
         for _ in range(TRIES):
-            self.type("\n")
             self.type(f"{user}\n")
             if not _soon(guest, ASKS_FOR_PASSWORD, "the guest asks for a password"):
                 continue
             self.type(f"{password}\n")
             if _soon(guest, HAS_SHELL, "the guest has a shell on its screen"):
                 return
+            _soon(
+                guest, f"! {{ {ASKS_FOR_PASSWORD}; }}", "a fresh prompt", timeout_s=LOGIN_GIVES_UP_S
+            )
         raise AssertionError(f"no log-in on the screen in {TRIES} tries")
 
 
-def _soon(guest: Guest, command: str, what: str) -> bool:
+def _soon(guest: Guest, command: str, what: str, *, timeout_s: float = 20) -> bool:
     try:
-        guest.wait(lambda: guest.ssh(command).returncode == 0, what, timeout_s=15)
+        guest.wait(lambda: guest.ssh(command).returncode == 0, what, timeout_s=timeout_s)
     except AssertionError:
         return False
     return True

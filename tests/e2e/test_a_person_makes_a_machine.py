@@ -54,6 +54,8 @@ def test_from_sign_in_to_ssh_and_back(site: Site, people: People, tmp_path: Path
         ("start", "Running"),
     ):
         follows(page, lambda v=verb: guest.virsh(v), word, within_s=FOLLOW_S, what=f"virsh {verb}")
+    # It would boot beside the tests after this one.
+    site.stack.wait_final(site.stack.delete(guest.uuid))
 
 
 def _ask_for_the_machine(page: Page, key: Path) -> str:
