@@ -7,6 +7,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -146,6 +147,7 @@ def main() -> None:
     options = parser.parse_args(argv)
     if unknown := set(options.stages) - set(STAGES):
         parser.error(f"no such stage: {' '.join(unknown)}; pytest's own options come after --")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # pytest ends with us, as on Ctrl+C
     with say.failures_told("test"):
         LOGS.mkdir(parents=True, exist_ok=True)
         os.environ["PATH"] = f"{VENV / 'bin'}:{os.environ['PATH']}"
