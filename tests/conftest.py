@@ -20,6 +20,7 @@ import pytest
 from django.core.cache import cache
 from django.http import HttpResponse
 from django.test import Client
+from hypothesis import HealthCheck, settings
 
 from accounts import services, tokens
 from accounts.models import Membership, Team, User
@@ -28,6 +29,10 @@ from vms.models import VM, Disk, Flavor, Image, Nic
 
 PASSWORD = "correct horse battery"
 GIB = 1024**3
+
+# How fast a machine makes up inputs says nothing of the product.
+settings.register_profile("kvmweb", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("kvmweb")
 
 
 @pytest.fixture(autouse=True)
