@@ -18,7 +18,8 @@ from pathlib import Path
 from runner import pyenv, say, system
 from runner.paths import CACHE, LOGS, PYTHON, ROOT, VENV
 
-STAGES = ("check", "unit", "postgres", "lab")
+STAGES = ("check", "unit", "postgres", "pages", "lab", "e2e")
+ROOT_STAGES = ("lab", "e2e")
 NOT_UNIT = "not lab and not browser and not debian"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
@@ -127,12 +128,16 @@ def run_stage(stage: str, words: list[str]) -> bool:
             return pytest(
                 "Unit tests, PostgreSQL", "-m", NOT_UNIT, *(words or ["-n", "2"]), env=env
             )
+    # Playwright's loop stays in its process: what drives Chromium gets processes of its own.
+    if stage == "pages":
+        return pytest("Pages in Chromium", "-m", "browser", "tests/front", *words)
     if not system.is_root():
-        print("lab: needs root (libvirt hosts in namespaces): run sudo ./scripts/test lab")
+        print(f"{stage}: needs root (libvirt hosts in namespaces): run sudo ./scripts/test {stage}")
         return True
-    return pytest(
-        "Lab and browser: real libvirt, Chromium", "-m", "lab or browser or debian", *words
-    )
+    if stage == "lab":
+        apart = ["--ignore=tests/e2e", "--ignore=tests/front"]
+        return pytest("Real libvirt hosts and guests", "-m", "lab or debian", *apart, *words)
+    return pytest("The whole product, by browser and API", "-m", "lab", "tests/e2e", *words)
 
 
 def main() -> None:
@@ -152,7 +157,7 @@ def main() -> None:
         LOGS.mkdir(parents=True, exist_ok=True)
         os.environ["PATH"] = f"{VENV / 'bin'}:{os.environ['PATH']}"
         stages = options.stages or STAGES
-        prepare(install=not options.no_install, lab="lab" in stages)
+        prepare(install=not options.no_install, lab=any(stage in stages for stage in ROOT_STAGES))
         failed = [s for s in STAGES if s in stages and not run_stage(s, words)]
     if failed:
         print(f"\ntest: failed: {', '.join(failed)}", file=sys.stderr)
