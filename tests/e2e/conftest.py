@@ -88,5 +88,5 @@ def people(
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     outcome: Any = yield
     report = outcome.get_result()
-    if report.when == "call":
-        item.failed = report.failed  # type: ignore[attr-defined]
+    if report.failed:
+        item.failed = True  # type: ignore[attr-defined]
