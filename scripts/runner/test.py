@@ -155,7 +155,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # pytest ends with us, as on Ctrl+C
     with say.failures_told("test"):
         LOGS.mkdir(parents=True, exist_ok=True)
-        os.environ["PATH"] = f"{VENV / 'bin'}:{os.environ['PATH']}"
+        # Last: the machine's own programs (virt-install) look for python3 on the path.
+        os.environ["PATH"] = f"{os.environ['PATH']}:{VENV / 'bin'}"
         stages = options.stages or STAGES
         prepare(install=not options.no_install, lab=any(stage in stages for stage in ROOT_STAGES))
         failed = [s for s in STAGES if s in stages and not run_stage(s, words)]
