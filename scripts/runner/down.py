@@ -20,9 +20,10 @@ def purge_machines(step: say.Step) -> None:
 
     The lab's hosts go as a whole, with all that is on them.
     """
-    if not PYTHON.exists() or not (VAR / "kvmweb.sqlite3").exists():
-        return
-    if processes.read_started().get("local"):
+    used = processes.read_started()
+    if not PYTHON.exists() or not (used.get("lab") or used.get("local")):
+        return  # no site was ever started here
+    if used.get("local"):
         libvirt.ensure(step)
     done = subprocess.run(
         [str(PYTHON), "manage.py", "purge_hosts", "--yes", "--skip-lab"],
