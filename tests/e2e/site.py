@@ -127,6 +127,11 @@ class Site:
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
+    def set_host_mode(self, name: str, mode: str) -> None:
+        words = f"set_mode(Host.objects.get(name={name!r}), {mode!r}, actor=None)"
+        imports = "from hosts.models import Host; from hosts.services import set_mode; "
+        self.manage("shell", "-c", imports + words)
+
     def guest(self, uuid: str, key: Path | None = None) -> Guest:
         return Guest(stack=self.stack, lab=self.lab, uuid=uuid, key=key or self.key)
 
@@ -140,8 +145,12 @@ class Site:
 
     def clear(self) -> None:
         """Delete every machine: what is left running costs the tests after these their time."""
-        answers = []
+        answers: list[dict[str, Any]] = []
         for vm in self.stack.api("GET", "/vms?page_size=200", user="admin")["items"]:
+            task = vm["task"]
+            if task and task["kind"] == "vm.delete":
+                answers.append({"job": {"id": task["job"]}})
+                continue
             self.guest(vm["uuid"]).wait_free(timeout_s=120)
             answers.append(self.stack.delete(vm["uuid"]))
         if answers:

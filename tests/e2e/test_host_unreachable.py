@@ -27,14 +27,19 @@ LIST = "/machines/"
 @pytest.fixture(scope="module")
 def both(site: Site) -> tuple[Guest, Guest]:
     """A running machine on each host: (on the one to be cut off, on the other)."""
-    made: dict[str, Guest] = {}
-    for number in range(4):
-        guest = site.create(f"reach-{number}")
-        made.setdefault(guest.host, guest)
-        if len(made) == 2:
-            break
-    assert set(made) == {"a", "b"}, f"placed on {set(made)} only"
-    return made["a"], made["b"]
+    other = _create_on(site, "b", closed="a")
+    lost = _create_on(site, "a", closed="b")
+    return lost, other
+
+
+def _create_on(site: Site, host: str, *, closed: str) -> Guest:
+    site.set_host_mode(closed, "maintenance")
+    try:
+        guest = site.create(f"reach-{host}")
+    finally:
+        site.set_host_mode(closed, "active")
+    assert guest.host == host
+    return guest
 
 
 def list_time_s(page: Page) -> float:
