@@ -86,14 +86,14 @@ def find_chromium(step: say.Step) -> str:
     return ""
 
 
-def prepare(*, install: bool, lab: bool) -> None:
+def prepare(*, install: bool, chromium: bool, guests: bool) -> None:
     if install:
         with say.Step("Packages") as step:
             packages = [*system.RUN_PACKAGES, *system.LAB_PACKAGES, *system.TEST_PACKAGES]
             step.say(f"{len(system.install([*packages, *system.guest_packages()], step=step))} new")
     with say.Step("Python environment") as step:
         pyenv.sync(step=step, dev=True)
-    if lab:
+    if chromium:
         with say.Step("Chromium") as step:
             os.environ["KVMWEB_CHROMIUM"] = find_chromium(step)
     with say.Step("Texts") as step:
@@ -106,7 +106,7 @@ def prepare(*, install: bool, lab: bool) -> None:
             shown=False,
             env=dict(os.environ, KVMWEB_SECRET_KEY="compile"),
         )
-    if lab and system.is_root():
+    if guests and system.is_root():
         for guest in ("tiny", "debian"):
             with say.Step(f"Guest image: {guest}") as step:
                 say.run(
@@ -163,7 +163,11 @@ def main() -> None:
         # Last: the machine's own programs (virt-install) look for python3 on the path.
         os.environ["PATH"] = f"{os.environ['PATH']}:{VENV / 'bin'}"
         stages = options.stages or STAGES
-        prepare(install=not options.no_install, lab=any(stage in stages for stage in ROOT_STAGES))
+        prepare(
+            install=not options.no_install,
+            chromium="pages" in stages or "e2e" in stages,
+            guests=any(stage in stages for stage in ROOT_STAGES),
+        )
         failed = [s for s in STAGES if s in stages and not run_stage(s, words)]
     if failed:
         print(f"\ntest: failed: {', '.join(failed)}", file=sys.stderr)
