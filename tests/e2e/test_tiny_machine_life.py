@@ -263,7 +263,7 @@ def test_a_failed_job_says_what_why_and_what_was_cleaned(site: Site, people: Peo
     # Somebody deletes the new disk under the site's feet: the guest cannot be started.
     virsh(site.lab, host, "vol-delete", f"kvmweb-{guest.uuid}-vda.qcow2", "--pool", "default")
     site.stack.failpoints.unlink()
-    notice = page.locator("#news")
+    notice = page.locator("#machine .notice")
     expect(notice).to_contain_text("This machine could not be made", timeout=VERB_MS)
     expect(notice).to_contain_text("no disk, no domain and no quota is left of it")
     expect(notice.get_by_role("button", name="Try again")).to_be_visible()
