@@ -73,8 +73,9 @@ def enqueue(
         Step.objects.bulk_create(
             Step(job=job, index=index, key=step.key) for index, step in enumerate(spec.steps)
         )
-        live.publish_job(job)
+        # The hint first: the nudges' thread would share this process's time with it.
         hints.send_on_commit(job.pk, job.queue)
+        live.publish_job(job)
     return job
 
 

@@ -5,8 +5,10 @@ again from the database. So nothing here waits long for a broker, and workers wa
 """
 
 import os
+from typing import Any
 
 from celery import Celery
+from celery.signals import task_prerun
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kvmweb.settings.base")
 # Django's checks import every page and the API: a third more memory in each worker. ``up`` and
@@ -38,3 +40,11 @@ def configure(app: Celery, settings: str) -> None:
 app = Celery("kvmweb")
 configure(app, "django.conf:settings")
 app.autodiscover_tasks()
+
+
+@task_prerun.connect
+def _as_before_a_request(**_kwargs: Any) -> None:
+    """Let go of database connections that are too old or broken, as Django does for a request."""
+    from django.db import close_old_connections
+
+    close_old_connections()

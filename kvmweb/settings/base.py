@@ -135,6 +135,8 @@ def _celery_broker(redis_url: str) -> str:
 
 
 CELERY_BROKER_URL = BROKER_URL or _celery_broker(REDIS_URL)
+# Celery would open the database anew for each task; kvmweb/celery.py lets Django judge instead.
+CELERY_DB_REUSE_MAX = 1_000_000_000
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_RESULT_BACKEND = None
 CELERY_TASK_ACKS_LATE = False

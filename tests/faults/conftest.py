@@ -24,7 +24,7 @@ from tests.stack import Stack, StackImage
 __all__ = ["tiny_image"]
 
 HOST = "a"
-LEASE_S = 5
+LEASE_S = int(os.environ.get("KVMWEB_DRILL_LEASE_S", "5"))  # 60, the site's own, takes longer
 FINAL_WITHIN_S = 120.0
 RECONCILE_EVERY_S = 2.0
 COPY_BYTES_PER_S = 2_000_000
