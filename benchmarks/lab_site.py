@@ -69,6 +69,16 @@ class Site:
             time.sleep(POLL_S)
 
     def _remove(self, uuids: list[str]) -> None:
+        # A domain runs a moment before its job has written that it booted.
+        keys = [uuid.replace("-", "") for uuid in uuids]
+        marks = ",".join("?" * len(keys))
+        busy = (
+            "SELECT count(*) FROM jobs_job j JOIN vms_vm v ON v.id = j.vm_id WHERE j.observing = 0 "
+            f"AND j.state IN ('queued', 'running', 'compensating') AND v.uuid IN ({marks})"
+        )
+        end = time.monotonic() + PATIENCE_S
+        while self.stack.rows(busy, *keys)[0][0] and time.monotonic() < end:
+            time.sleep(POLL_S)
         self.stack.wait_final(*[self.stack.delete(uuid) for uuid in uuids], timeout_s=PATIENCE_S)
 
     def _image_volume(self) -> str:

@@ -59,8 +59,8 @@ def change(page: Page, virsh: list[str], verb: str, domain: str, wanted: str) ->
 
 
 def measure(site: Site, virsh: list[str], rounds: int) -> list[float]:
-    made = site.stack.create(name="page-bench", vcpus=1, memory_mib=64, disk_gib=1)
-    site.stack.wait_final(made)
+    made = site.stack.create(name="page-bench", vcpus=1, memory_mib=128, disk_gib=1)
+    site.stack.wait_final(made, timeout_s=240)  # its boot done, the host is quiet
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=os.environ.get("KVMWEB_CHROMIUM") or shutil.which("chromium"),

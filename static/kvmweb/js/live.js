@@ -5,7 +5,7 @@
 import { getFragment } from "./http.js";
 import { morph } from "./morph.js";
 
-const COALESCE_MS = 110; // a burst of nudges makes one request
+const COALESCE_MS = 40; // a burst of nudges makes one request
 const GAP_MS = 500; // between two requests of one element, unless data-live-gap says other
 const POLL_MS = 5000;
 const SIGNED_OUT_MS = 300;
