@@ -117,6 +117,7 @@ def claim(job_id: UUID | str) -> Claim | None:
             return None
         (job,) = taken
         steps = {step.key: step for step in Step.objects.raw(_STEPS, values)}
+    assert job.lease_until is not None
     return Claim(
         job=job,
         attempt=job.attempt,
