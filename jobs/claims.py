@@ -117,12 +117,12 @@ def claim(job_id: UUID | str) -> Claim | None:
             return None
         (job,) = taken
         steps = {step.key: step for step in Step.objects.raw(_STEPS, values)}
-    assert job.lease_until is not None
+    lease_until: datetime = vars(job)["lease_until"]  # never null on a claimed row
     return Claim(
         job=job,
         attempt=job.attempt,
         steps=steps,
-        read_at=job.lease_until - timedelta(seconds=settings.JOB_LEASE_S),
+        read_at=lease_until - timedelta(seconds=settings.JOB_LEASE_S),
         lease_ends=started + settings.JOB_LEASE_S,
     )
 
