@@ -8,7 +8,7 @@ from django.http import HttpRequest
 from ninja import Query, Router
 from ninja.responses import Status
 
-from accounts import quotas, services, teams, tokens
+from accounts import notifications, quotas, services, teams, tokens
 from accounts.access import SignedInRequest
 from accounts.apiauth import Identity, Page, Paging, admin_auth, idempotent, paginate
 from accounts.errors import Invalid, NotFound
@@ -19,6 +19,8 @@ from accounts.schemas import (
     MeChange,
     Member,
     MemberIn,
+    NotificationChoices,
+    NotificationOut,
     Quota,
     QuotaAsk,
     QuotaCheck,
@@ -111,6 +113,38 @@ def issue_token(request: ApiRequest, payload: TokenIn) -> Status[dict[str, Any]]
 def revoke_token(request: ApiRequest, token_id: int) -> Status[None]:
     tokens.revoke(request.user, token_id)
     return Status(204, None)
+
+
+@router.get("/me/notifications", response=Page[NotificationOut], tags=["me"])
+def list_notifications(
+    request: ApiRequest, paging: Query[Paging], unread: bool = False
+) -> dict[str, Any]:
+    rows = notifications.of(request.user)
+    return paginate(rows.filter(read_at__isnull=True) if unread else rows, paging)
+
+
+@router.post("/me/notifications/read", response={204: None}, tags=["me"])
+def read_notifications(request: ApiRequest) -> Status[None]:
+    notifications.mark_read(request.user)
+    return Status(204, None)
+
+
+@router.post("/me/notifications/{int:notification_id}/read", response={204: None}, tags=["me"])
+def read_notification(request: ApiRequest, notification_id: int) -> Status[None]:
+    notifications.mark_read(request.user, notification_id)
+    return Status(204, None)
+
+
+@router.get("/me/notification-choices", response=NotificationChoices, tags=["me"])
+def notification_choices(request: ApiRequest) -> dict[str, Any]:
+    return {"mail": notifications.choices(request.user)}
+
+
+@router.patch("/me/notification-choices", response=NotificationChoices, tags=["me"])
+def choose_notifications(request: ApiRequest, payload: NotificationChoices) -> dict[str, Any]:
+    """How topics come by mail from now on; those that are left out stay."""
+    notifications.choose(request.user, payload.mail)
+    return notification_choices(request)
 
 
 # --- quota --------------------------------------------------------------------------------------

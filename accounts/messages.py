@@ -160,6 +160,8 @@ register(
         ),
         "team.last_manager": _("A team needs a manager. Make somebody else a manager first."),
         "team.role_unknown": _("A role is “manager”, “member” or “viewer”."),
+        "notice.choice_unknown": _("Mail comes at once (now), once a day (daily) or never."),
+        "notice.team.joined": _("%(who)s has joined the team %(team)s as %(role)s."),
         "sshkey.empty": _("Paste a public key: one line that begins with a type like ssh-ed25519."),
         "sshkey.too_long": _("This is too long for one public key. Paste a single key."),
         "sshkey.private": _(

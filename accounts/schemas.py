@@ -8,6 +8,7 @@ from typing import Any
 from ninja import Field, Schema
 from pydantic import ConfigDict
 
+from accounts import notifications
 from accounts.models import Resource
 
 
@@ -73,6 +74,23 @@ class TokenIn(In):
 
 class TokenIssued(TokenOut):
     token: str = Field(description="shown in this answer only")
+
+
+class NotificationOut(Schema):
+    id: int
+    code: str
+    text: str = Field(description="in the language of the request")
+    url: str = Field(description="the page that it leads to, or empty")
+    created_at: datetime
+    read_at: datetime | None
+
+    @staticmethod
+    def resolve_text(obj: Any) -> str:
+        return notifications.text(obj)
+
+
+class NotificationChoices(In):
+    mail: dict[str, str] = Field(description="topic -> now, daily or never")
 
 
 class ResourceImpact(Schema):

@@ -1,4 +1,4 @@
-"""Housekeeping, hourly by beat."""
+"""Housekeeping and mail, by beat."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
+from accounts import notifications
 from accounts.models import IdempotentAnswer
 
 IDEMPOTENCY_KEPT = timedelta(days=1)
@@ -19,3 +20,10 @@ def tidy() -> None:
     """Forget sessions that have ended and answers that nobody will ask for again."""
     import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
     IdempotentAnswer.objects.filter(created_at__lt=timezone.now() - IDEMPOTENCY_KEPT).delete()
+    notifications.forget_old()
+
+
+@shared_task(name="accounts.mail", ignore_result=True)
+def mail() -> None:
+    """Send what people wanted by mail, every half minute by beat."""
+    notifications.send_due_mail()

@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.urls import path
 
 from accounts import preferences
-from accounts.views import language, people, profile, teams
+from accounts.views import language, notices, people, profile, teams
 
 urlpatterns = [
     path("preferences/", preferences.change, name="preferences"),
@@ -17,6 +17,10 @@ urlpatterns = [
     ),
     path("profile/name/", profile.change_name, name="profile_name"),
     path("profile/preferences/", profile.change_preferences, name="profile_preferences"),
+    path("profile/notifications/", notices.choose, name="notification_choices"),
+    path("notifications/", notices.index, name="notification_list"),
+    path("notifications/read/", notices.read_all, name="notification_read_all"),
+    path("notifications/<int:notification_id>/", notices.follow, name="notification_follow"),
     path("admin/users/", people.index, name="user_list"),
     path("admin/users/new/", people.create, name="user_create"),
     path("admin/users/<int:user_id>/", people.detail, name="user_detail"),

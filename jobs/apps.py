@@ -6,7 +6,9 @@ class JobsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from accounts.notifications import on_notified
         from accounts.revocations import on_access_revoked
         from jobs import live, messages  # noqa: F401 - importing registers the texts
 
         on_access_revoked(live.end_revoked)
+        on_notified(live.ring)

@@ -97,6 +97,11 @@ def end_revoked(revocation: Revocation) -> None:
         kick(revocation.user_id, session_key=revocation.session_key)
 
 
+def ring(user_id: int) -> None:
+    """The person's bell counts anew."""
+    publish("notice", user_id, groups={user_group(user_id)})
+
+
 def _send(group: str, message: Message) -> None:
     layer = get_channel_layer()
     if layer is None:

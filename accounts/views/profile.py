@@ -11,12 +11,12 @@ from django.shortcuts import redirect
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
-from accounts import quotas, services, tokens
+from accounts import notifications, quotas, services, tokens
 from accounts.access import SignedInRequest, signed_in
 from accounts.errors import DomainError
 from accounts.forms import NameForm, PreferencesForm, SSHKeyForm, TokenForm, add_error
 from accounts.fragments import render_page
-from accounts.models import Membership, SSHKey
+from accounts.models import Membership, SSHKey, User
 
 _WRONG_INPUT = 422
 
@@ -112,6 +112,9 @@ def _page(request: SignedInRequest, **changes: Any) -> HttpResponse:
         "memberships": Membership.objects.filter(user=user)
         .select_related("team")
         .order_by("team__name"),
+        "notice_topics": _notice_topics(user),
+        "mail_choices": notifications.Mail.choices,
+        "mail_is_set_up": notifications.mail_is_set_up(),
         "quota_team": team,
         "quota": quotas.overview(team, user),
     } | changes
@@ -119,3 +122,11 @@ def _page(request: SignedInRequest, **changes: Any) -> HttpResponse:
     return render_page(
         request, "accounts/profile.html", context, status=_WRONG_INPUT if refused else 200
     )
+
+
+def _notice_topics(user: User) -> list[dict[str, str]]:
+    chosen = notifications.choices(user)
+    return [
+        {"topic": topic, "label": label, "mail": chosen[topic].value}
+        for topic, label in notifications.topics().items()
+    ]

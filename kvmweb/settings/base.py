@@ -152,6 +152,7 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULE = {
     "jobs.reconcile": {"task": "jobs.reconcile", "schedule": 15.0, "options": {"expires": 15}},
     "accounts.tidy": {"task": "accounts.tidy", "schedule": 3600.0, "options": {"expires": 3600}},
+    "accounts.mail": {"task": "accounts.mail", "schedule": 30.0, "options": {"expires": 30}},
 }
 
 CHANNEL_LAYERS: dict[str, Any] = {
@@ -197,6 +198,10 @@ OPEN_SIGNUP = env.bool("KVMWEB_OPEN_SIGNUP", default=False)
 ACCOUNT_RATE_LIMITS = {"login_failed": "10/m/ip,5/5m/key", "login": "30/m/ip"}
 EMAIL_CONFIG = env.email_url("KVMWEB_EMAIL_URL", default="consolemail://")
 vars().update(EMAIL_CONFIG)
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = env.str("KVMWEB_EMAIL_FROM", default="kvmweb@localhost")
+# How people reach the site, for links in mails: https://vms.example.org
+SITE_URL = env.str("KVMWEB_SITE_URL", default="").rstrip("/")
 
 SESSION_COOKIE_NAME = "kvmweb_session"
 SESSION_COOKIE_HTTPONLY = True

@@ -12,7 +12,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from accounts import messages, preferences, quotas
+from accounts import messages, notifications, preferences, quotas
 from accounts.models import Resource, User
 from accounts.quotas import Impact
 from jobs import registry
@@ -156,6 +156,12 @@ def tray_context(user: User) -> dict[str, Any]:
 def jobs_tray(context: template.Context) -> dict[str, Any]:
     user = context.get("user")
     return tray_context(user) if isinstance(user, User) else {}
+
+
+@register.inclusion_tag("frame/bell.html", takes_context=True)
+def bell(context: template.Context) -> dict[str, Any]:
+    user = context.get("user")
+    return {"unread": notifications.unread_count(user) if isinstance(user, User) else 0}
 
 
 @register.simple_tag

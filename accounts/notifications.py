@@ -1,0 +1,263 @@
+"""What people are told: the bell in the frame, and mail in their own language.
+
+``notify`` is called inside the transaction of what it tells of. The words of ``notify(user,
+"team.joined", team="ops")`` are the message ``notice.team.joined`` of ``accounts.messages``; its
+topic is ``team``, the part before the first dot, for which each person chooses how it comes by
+mail. Mail that is due lies in the rows, so a digest is only mail that is due later, and a mail
+server that is away loses nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.core.mail import send_mail
+from django.db import transaction
+from django.db.models import QuerySet
+from django.template.loader import render_to_string
+from django.utils import timezone, translation
+from django.utils.dateparse import parse_datetime
+from django.utils.formats import date_format
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+
+from accounts import messages
+from accounts.errors import Invalid, NotFound
+from accounts.models import Notification, NotificationChoice, User
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrPromise
+
+logger = logging.getLogger(__name__)
+
+Mail = NotificationChoice.Mail
+DIGEST_HOUR = 8  # of the site's time zone
+KEPT = timedelta(days=90)
+MAX_MAIL_TRIES = 8
+_RETRY_AFTER = timedelta(minutes=5)
+_PEOPLE_AT_A_TIME = 100
+_IN_ONE_MAIL = 50
+_NO_MAIL = ("console", "dummy")
+
+Ringer = Callable[[int], None]
+_ringers: list[Ringer] = []
+_topics: dict[str, tuple[str | _StrPromise, Mail]] = {}
+
+
+def register_topic(topic: str, label: str | _StrPromise, *, mail: Mail = Mail.NOW) -> None:
+    """A kind of news that people choose for, and how it comes by mail until they do."""
+    _topics[topic] = (label, mail)
+
+
+def on_notified(ring: Ringer) -> Ringer:
+    """Register who is told, after the commit, that a person (by id) has news."""
+    if ring not in _ringers:
+        _ringers.append(ring)
+    return ring
+
+
+def notify(user: User, code: str, *, url: str = "", **params: Any) -> Notification | None:
+    """Tell a person. ``url`` is the path that it leads to; ``params`` fill its words.
+
+    Times are given as datetimes under names that end in ``_at`` and are shown in the reader's
+    way. A deactivated person is told nothing. Raises ``LookupError`` for a code without words or
+    a topic that is not registered.
+    """
+    topic = code.partition(".")[0]
+    if topic not in _topics or not messages.is_known(f"notice.{code}"):
+        raise LookupError(code)
+    if not user.is_active:
+        return None
+    row = Notification.objects.create(
+        user=user,
+        code=code,
+        params={name: _stored(value) for name, value in params.items()},
+        url=url,
+        mail_due_at=_mail_due(user, topic),
+    )
+    ring_on_commit(user.pk)
+    return row
+
+
+def ring_on_commit(user_id: int) -> None:
+    def ring() -> None:
+        for ringer in tuple(_ringers):
+            ringer(user_id)
+
+    transaction.on_commit(ring)
+
+
+def text(row: Notification) -> str:
+    """Its words in the active language."""
+    return messages.text(
+        f"notice.{row.code}", {name: _shown(name, value) for name, value in row.params.items()}
+    )
+
+
+def of(user: User) -> QuerySet[Notification, Notification]:
+    """The newest first."""
+    return Notification.objects.filter(user=user)
+
+
+def unread_count(user: User) -> int:
+    return Notification.objects.filter(user=user, read_at__isnull=True).count()
+
+
+def mark_read(user: User, notification_id: int | None = None) -> Notification | None:
+    """One of them, or all; returns the one. ``NotFound`` for what is not theirs."""
+    rows = of(user)
+    one = None
+    if notification_id is not None:
+        rows = rows.filter(pk=notification_id)
+        one = rows.first()
+        if one is None:
+            raise NotFound
+    with transaction.atomic():
+        if rows.filter(read_at__isnull=True).update(read_at=timezone.now()):
+            ring_on_commit(user.pk)
+    return one
+
+
+def choices(user: User) -> dict[str, Mail]:
+    """How each topic comes by mail."""
+    chosen = dict(NotificationChoice.objects.filter(user=user).values_list("topic", "mail"))
+    return {topic: Mail(chosen.get(topic, default)) for topic, (_label, default) in _topics.items()}
+
+
+def topics() -> dict[str, str]:
+    """Topic -> what it is called, in the active language."""
+    return {topic: str(label) for topic, (label, _mail) in _topics.items()}
+
+
+def choose(user: User, wanted: Mapping[str, str]) -> None:
+    """Store how topics come by mail from now on."""
+    wrong = {
+        topic: "notice.choice_unknown"
+        for topic, mail in wanted.items()
+        if topic not in _topics or mail not in Mail.values
+    }
+    if wrong:
+        raise Invalid("notice.choice_unknown", fields=wrong)
+    with transaction.atomic():
+        for topic, mail in wanted.items():
+            NotificationChoice.objects.update_or_create(
+                user=user, topic=topic, defaults={"mail": mail}
+            )
+
+
+def mail_is_set_up() -> bool:
+    """Without a mail server nothing is sent, and pages do not offer it."""
+    return not any(f".{word}." in settings.EMAIL_BACKEND for word in _NO_MAIL)
+
+
+def send_due_mail() -> int:
+    """Send every person what is due, in one mail; returns how many mails left.
+
+    A row is claimed before its mail is sent and settled after it, so that two workers do not send
+    the same; a worker that dies in between sends it again later.
+    """
+    due = Notification.objects.filter(
+        mail_due_at__lte=timezone.now(), mail_tries__lt=MAX_MAIL_TRIES
+    )
+    people = due.order_by("user").values_list("user_id", flat=True).distinct()
+    return sum(_send_to(user_id) for user_id in list(people[:_PEOPLE_AT_A_TIME]))
+
+
+def forget_old() -> None:
+    """What was told long ago, read or not."""
+    Notification.objects.filter(created_at__lt=timezone.now() - KEPT).delete()
+
+
+def language_of(user: User) -> str:
+    return user.language or settings.LANGUAGE_CODE
+
+
+def site_link(path: str) -> str:
+    """A path as a mail can link it; empty where the site's address is not set."""
+    return f"{settings.SITE_URL}{path}" if settings.SITE_URL and path else ""
+
+
+def _send_to(user_id: int) -> int:
+    user = User.objects.get(pk=user_id)
+    rows = _claim(user)
+    if not rows:
+        return 0
+    if user.email and user.is_active:
+        try:
+            _send(user, rows)
+        except OSError as error:  # smtplib's errors are OSErrors
+            logger.warning("mail to user %s was not sent: %s", user.pk, error)
+            return 0
+    Notification.objects.filter(pk__in=[row.pk for row in rows]).update(mail_due_at=None)
+    return 1
+
+
+def _claim(user: User) -> list[Notification]:
+    now = timezone.now()
+    with transaction.atomic():
+        rows = list(
+            of(user)
+            .select_for_update()
+            .filter(mail_due_at__lte=now, mail_tries__lt=MAX_MAIL_TRIES)
+            .order_by("id")[:_IN_ONE_MAIL]
+        )
+        for row in rows:
+            row.mail_tries += 1
+            row.mail_due_at = now + _RETRY_AFTER * 2 ** (row.mail_tries - 1)
+        Notification.objects.bulk_update(rows, ["mail_tries", "mail_due_at"])
+    return rows
+
+
+def _send(user: User, rows: list[Notification]) -> None:
+    with translation.override(language_of(user)):
+        items = [{"text": text(row), "link": site_link(row.url)} for row in rows]
+        subject = (
+            items[0]["text"].split("\n")[0]
+            if len(items) == 1
+            else ngettext("%(n)d message", "%(n)d messages", len(items)) % {"n": len(items)}
+        )
+        body = render_to_string(
+            "accounts/mail/notices.txt", {"person": user.display_name(), "items": items}
+        )
+        send_mail(f"KVMWeb: {subject}"[:200], body, None, [user.email])
+
+
+def _mail_due(user: User, topic: str) -> datetime | None:
+    if not user.email or not mail_is_set_up():
+        return None
+    row = NotificationChoice.objects.filter(user=user, topic=topic).first()
+    match Mail(row.mail) if row else _topics[topic][1]:
+        case Mail.NOW:
+            return timezone.now()
+        case Mail.DAILY:
+            return _next_digest()
+        case _:
+            return None
+
+
+def _next_digest() -> datetime:
+    here = timezone.localtime()
+    moment = here.replace(hour=DIGEST_HOUR, minute=0, second=0, microsecond=0)
+    return moment if moment > here else moment + timedelta(days=1)
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value if isinstance(value, (int, float, bool, type(None))) else str(value)
+
+
+def _shown(name: str, value: Any) -> Any:
+    if not name.endswith("_at") or not isinstance(value, str):
+        return value
+    moment = parse_datetime(value)
+    if moment is None:
+        return value
+    return date_format(timezone.localtime(moment), "DATETIME_FORMAT")
+
+
+register_topic("team", _("Teams"))
