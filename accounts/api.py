@@ -8,12 +8,16 @@ from django.http import HttpRequest
 from ninja import Query, Router
 from ninja.responses import Status
 
-from accounts import notifications, quotas, services, teams, tokens
+from accounts import invites, notifications, policy, quotas, services, teams, tokens
 from accounts.access import SignedInRequest
 from accounts.apiauth import Identity, Page, Paging, admin_auth, idempotent, paginate
 from accounts.errors import Invalid, NotFound
 from accounts.models import Membership, SSHKey, Team, User
 from accounts.schemas import (
+    InviteIn,
+    InviteIssued,
+    InviteOut,
+    JoinIn,
     Limits,
     Me,
     MeChange,
@@ -30,6 +34,7 @@ from accounts.schemas import (
     TeamDetail,
     TeamIn,
     TeamOut,
+    TeamRole,
     TokenIn,
     TokenIssued,
     TokenOut,
@@ -193,9 +198,10 @@ def list_teams(request: ApiRequest, paging: Query[Paging]) -> dict[str, Any]:
     return paginate(teams.visible_to(request.user), paging)
 
 
-@router.post("/teams", response={201: TeamDetail}, auth=admin_auth, tags=["teams"])
+@router.post("/teams", response={201: TeamDetail}, tags=["teams"])
 @idempotent
 def create_team(request: ApiRequest, payload: TeamIn) -> Status[dict[str, Any]]:
+    """Admins; others where the site lets people make teams, which they then manage."""
     manager = None
     if payload.manager is not None:
         manager = User.objects.filter(username=payload.manager, is_active=True).first()
@@ -229,9 +235,47 @@ def set_member(request: ApiRequest, team_id: int, payload: MemberIn) -> Membersh
 
 
 @router.delete("/teams/{int:team_id}/members/{int:user_id}", response={204: None}, tags=["teams"])
-def remove_member(request: ApiRequest, team_id: int, user_id: int) -> Status[None]:
-    teams.remove_member(actor=request.user, team=_team(request.user, team_id), user_id=user_id)
+def remove_member(request: ApiRequest, team_id: int, user_id: int, heir: str = "") -> Status[None]:
+    """Remove a member, or leave. ``?heir=`` (a user name) takes over what they have in the team;
+    a manager does where nobody is named."""
+    team = _team(request.user, team_id)
+    taking = User.objects.filter(username=heir).first() if heir else None
+    if heir and taking is None:
+        raise Invalid("team.bad_heir", fields={"heir": "team.bad_heir"})
+    teams.remove_member(actor=request.user, team=team, user_id=user_id, heir=taking)
     return Status(204, None)
+
+
+@router.get("/teams/{int:team_id}/invites", response=Page[InviteOut], tags=["teams"])
+def list_invites(request: ApiRequest, team_id: int, paging: Query[Paging]) -> dict[str, Any]:
+    team = _team(request.user, team_id)
+    policy.require(request.user, policy.Action.TEAM_MANAGE, team)
+    return paginate(invites.open_ones(team), paging)
+
+
+@router.post("/teams/{int:team_id}/invites", response={201: InviteIssued}, tags=["teams"])
+def invite(request: ApiRequest, team_id: int, payload: InviteIn) -> Status[dict[str, Any]]:
+    """No Idempotency-Key: the link must not be stored with the answer."""
+    team = _team(request.user, team_id)
+    row, secret = invites.make(actor=request.user, team=team, **payload.model_dump())
+    link = invites.link(secret, base=f"{request.scheme}://{request.get_host()}")
+    if row.email:
+        invites.send(row, link, actor=request.user)
+    shown = None if row.email else link
+    return Status(201, InviteOut.from_orm(row).model_dump() | {"link": shown})
+
+
+@router.delete("/teams/{int:team_id}/invites/{int:invite_id}", response={204: None}, tags=["teams"])
+def revoke_invite(request: ApiRequest, team_id: int, invite_id: int) -> Status[None]:
+    invites.revoke(actor=request.user, team=_team(request.user, team_id), invite_id=invite_id)
+    return Status(204, None)
+
+
+@router.post("/join", response=TeamRole, tags=["teams"])
+def join(request: ApiRequest, payload: JoinIn) -> dict[str, Any]:
+    """Accept an invitation."""
+    row = invites.accept(user=request.user, secret=payload.secret)
+    return {"id": row.team_id, "name": row.team.name, "kind": row.team.kind, "role": row.role}
 
 
 @router.patch("/teams/{int:team_id}/limits", response=TeamDetail, auth=admin_auth, tags=["teams"])

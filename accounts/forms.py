@@ -117,6 +117,35 @@ class TeamForm(forms.Form):
     )
 
 
+class TeamNameForm(forms.Form):
+    name = forms.CharField(label=_("Name"), max_length=64)
+
+
+class InviteForm(forms.Form):
+    email = forms.CharField(
+        label=_("E-mail"),
+        max_length=254,
+        required=False,
+        widget=forms.EmailInput(attrs={"autocomplete": "off"}),
+        help_text=_("Left empty, you get a link to hand out yourself."),
+    )
+    role = forms.ChoiceField(
+        label=_("Role"), choices=Membership.Role.choices, initial=Membership.Role.MEMBER
+    )
+    days = forms.TypedChoiceField(
+        label=_("It lives for"),
+        choices=((1, _("1 day")), (7, _("7 days")), (30, _("30 days"))),
+        initial=7,
+        coerce=int,
+    )
+    many = forms.BooleanField(label=_("The link works for many people"), required=False)
+
+    def chosen(self) -> dict[str, Any]:
+        chosen = dict(self.cleaned_data)
+        chosen["once"] = not chosen.pop("many")
+        return chosen
+
+
 class MemberForm(forms.Form):
     username = forms.CharField(label=_("User name"), max_length=150)
     role = forms.ChoiceField(

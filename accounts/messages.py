@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Union
 
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 if TYPE_CHECKING:
@@ -96,6 +96,28 @@ def _quota_exceeded(params: Mapping[str, Any]) -> str:
     return sentence % values
 
 
+def _with_role(message: Message) -> Message:
+    """``role`` is stored as its key and shown in the reader's language."""
+
+    def filled(params: Mapping[str, Any]) -> str:
+        from accounts.models import Membership
+
+        labels = dict(Membership.Role.choices)
+        role = params["role"]
+        return str(message) % {**params, "role": str(labels.get(role, role)).lower()}
+
+    return filled
+
+
+def _handed_over(params: Mapping[str, Any]) -> str:
+    count = params["count"] if isinstance(params["count"], int) else 0
+    return ngettext(
+        "%(count)s machine of %(who)s in the team %(team)s is yours now.",
+        "%(count)s machines of %(who)s in the team %(team)s are yours now.",
+        count,
+    ) % {"count": count, "who": params["who"], "team": params["team"]}
+
+
 register(
     {
         "not_found": _("This does not exist, or it is not yours to see. Check the address."),
@@ -161,7 +183,34 @@ register(
         "team.last_manager": _("A team needs a manager. Make somebody else a manager first."),
         "team.role_unknown": _("A role is “manager”, “member” or “viewer”."),
         "notice.choice_unknown": _("Mail comes at once (now), once a day (daily) or never."),
-        "notice.team.joined": _("%(who)s has joined the team %(team)s as %(role)s."),
+        "notice.team.joined": _with_role(_("%(who)s has joined the team %(team)s as %(role)s.")),
+        "notice.team.added": _with_role(
+            _("%(who)s has taken you into the team %(team)s as %(role)s.")
+        ),
+        "notice.team.role": _with_role(_("Your role in the team %(team)s is %(role)s now.")),
+        "notice.team.removed": _("%(who)s has removed you from the team %(team)s."),
+        "notice.team.left": _("%(who)s has left the team %(team)s."),
+        "notice.team.handed_over": _handed_over,
+        "team.create_closed": _(
+            "You may make %(maximum)s teams and have made them. Ask an admin for another."
+        ),
+        "team.bad_heir": _("Choose a manager or member of the team who stays in it."),
+        "team.no_heir": _(
+            "Nobody in the team can take over what they have in it. Take in a manager first."
+        ),
+        "invite.bad_days": _("An invitation ends after 1, 7 or 30 days."),
+        "invite.too_many": _(
+            "The team has %(maximum)s open invitations, the most at a time. Revoke some first."
+        ),
+        "invite.no_mail": _("This site has no mail server. Make a link and send it yourself."),
+        "invite.not_sent": _(
+            "The mail to %(email)s could not be sent, so the invitation was revoked. Try again, or "
+            "make a link and send it yourself."
+        ),
+        "invite.gone": _(
+            "This invitation does not exist, has ended or was used. Ask who sent it for another."
+        ),
+        "invite.already_member": _("You are in the team %(team)s already."),
         "sshkey.empty": _("Paste a public key: one line that begins with a type like ssh-ed25519."),
         "sshkey.too_long": _("This is too long for one public key. Paste a single key."),
         "sshkey.private": _(

@@ -57,6 +57,9 @@ class Team(models.Model):
         User, null=True, blank=True, on_delete=models.PROTECT, related_name="personal_team"
     )
     members = models.ManyToManyField(User, through="Membership", related_name="teams")
+    created_by = models.ForeignKey(
+        User, null=True, blank=True, on_delete=models.SET_NULL, related_name="teams_made"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -88,6 +91,24 @@ class Membership(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["team", "user"], name="membership_once"),
         ]
+
+
+class TeamInvite(models.Model):
+    """Leave to join a team. Only the SHA-256 of its secret is stored; the link is shown once."""
+
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="invites")
+    role = models.CharField(max_length=8, choices=Membership.Role.choices)
+    email = models.EmailField(blank=True)  # where it was sent; empty: the link was copied
+    token_hash = models.CharField(max_length=64, unique=True)
+    once = models.BooleanField(default=True)  # else for as many as have the link
+    uses = models.PositiveIntegerField(default=0)
+    created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-id"]
 
 
 class SSHKey(models.Model):

@@ -185,6 +185,31 @@ class MemberIn(In):
     role: str = "member"
 
 
+class InviteOut(Schema):
+    id: int
+    role: str
+    email: str
+    once: bool
+    uses: int
+    created_at: datetime
+    expires_at: datetime
+
+
+class InviteIn(In):
+    role: str = "member"
+    days: int = Field(7, description="1, 7 or 30")
+    once: bool = Field(default=True, description="false: the link works for many people")
+    email: str = Field("", max_length=254, description="mail it there; else hand out the link")
+
+
+class InviteIssued(InviteOut):
+    link: str | None = Field(description="shown in this answer only; null when it was mailed")
+
+
+class JoinIn(In):
+    secret: str = Field(max_length=200, description="the last part of the link")
+
+
 class UserOut(Schema):
     id: int
     username: str

@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.urls import path
 
 from accounts import preferences
-from accounts.views import language, notices, people, profile, teams
+from accounts.views import language, notices, people, profile, team_pages, teams
 
 urlpatterns = [
     path("preferences/", preferences.change, name="preferences"),
@@ -31,10 +31,21 @@ urlpatterns = [
     path("admin/teams/", teams.index, name="team_list"),
     path("admin/teams/<int:team_id>/", teams.detail, name="team_detail"),
     path("admin/teams/<int:team_id>/limits/", teams.limits, name="team_limits"),
-    path("admin/teams/<int:team_id>/members/", teams.set_member, name="team_member_set"),
+    path("teams/", team_pages.index, name="my_teams"),
+    path("teams/new/", team_pages.create, name="team_create"),
+    path("teams/<int:team_id>/", team_pages.show, name="team_page"),
+    path("teams/<int:team_id>/name/", team_pages.rename, name="team_rename"),
+    path("teams/<int:team_id>/members/", team_pages.set_member, name="team_member_set"),
     path(
-        "admin/teams/<int:team_id>/members/<int:user_id>/remove/",
-        teams.remove_member,
+        "teams/<int:team_id>/members/<int:user_id>/remove/",
+        team_pages.remove_member,
         name="team_member_remove",
     ),
+    path("teams/<int:team_id>/invites/", team_pages.invite, name="team_invite"),
+    path(
+        "teams/<int:team_id>/invites/<int:invite_id>/revoke/",
+        team_pages.revoke_invite,
+        name="team_invite_revoke",
+    ),
+    path("join/<str:secret>/", team_pages.join, name="team_join"),
 ]

@@ -134,6 +134,7 @@ messages.register(
         "timeline.requested": _("Creation was requested"),
         "timeline.asked": _("Asked: %(task)s"),
         "timeline.edited": _("Changed: %(what)s"),
+        "timeline.owner": _("Its owner was %(before)s and is %(after)s now"),
         "timeline.job.succeeded": _("Done: %(task)s"),
         "timeline.job.failed": _("Failed: %(task)s"),
         "timeline.job.cancelled": _("Cancelled: %(task)s"),

@@ -24,6 +24,7 @@ _ICONS = {
     "job.cancelled": "circle-slash",
     "job.succeeded": "circle-check",
     "edited": "pencil",
+    "owner": "user-cog",
     "console.opened": "monitor",
     "first_boot.done": "circle-check",
     "first_boot.failed": "circle-alert",

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accounts import quotas, teams
 from accounts.access import SignedInRequest, admin_only
 from accounts.errors import DomainError
-from accounts.forms import LimitsForm, MemberForm, TeamForm, add_error
+from accounts.forms import LimitsForm, TeamForm, add_error
 from accounts.fragments import render_page
 from accounts.models import Resource, Team, User
 
@@ -80,28 +80,6 @@ def site_limits(request: SignedInRequest) -> HttpResponse:
     return render_page(request, "accounts/site_limits.html", {"form": form}, status=status)
 
 
-@admin_only
-@require_POST
-def set_member(request: SignedInRequest, team_id: int) -> HttpResponse:
-    team = _find(team_id)
-    form = MemberForm(request.POST)
-    if form.is_valid():
-        try:
-            teams.set_member(actor=request.user, team=team, **form.cleaned_data)
-        except DomainError as exc:
-            add_error(form, exc)
-        else:
-            return redirect("team_detail", team_id)
-    return _detail(request, team, member_form=form)
-
-
-@admin_only
-@require_POST
-def remove_member(request: SignedInRequest, team_id: int, user_id: int) -> HttpResponse:
-    teams.remove_member(actor=request.user, team=_find(team_id), user_id=user_id)
-    return redirect("team_detail", team_id)
-
-
 def _create(request: SignedInRequest, form: TeamForm) -> Team | None:
     name, username = form.cleaned_data["name"], form.cleaned_data["manager"]
     manager = User.objects.filter(username=username, is_active=True).first()
@@ -134,8 +112,6 @@ def _detail(request: SignedInRequest, team: Team, **changes: Any) -> HttpRespons
     used = quotas.usage(team)
     context = {
         "team": team,
-        "members": team.memberships.select_related("user").order_by("user__username"),
-        "member_form": MemberForm(),
         "limits_form": form,
         "limit_rows": [
             {

@@ -195,6 +195,8 @@ ACCOUNT_SESSION_REMEMBER = True
 ACCOUNT_LOGOUT_ON_GET = False
 # Sign-up is closed unless the admin opens it: accounts are made by admins.
 OPEN_SIGNUP = env.bool("KVMWEB_OPEN_SIGNUP", default=False)
+# Teams that somebody who is no admin may make. Each begins with the site's default limits.
+TEAMS_PER_PERSON = env.int("KVMWEB_TEAMS_PER_PERSON", default=0)
 ACCOUNT_RATE_LIMITS = {"login_failed": "10/m/ip,5/5m/key", "login": "30/m/ip"}
 EMAIL_CONFIG = env.email_url("KVMWEB_EMAIL_URL", default="consolemail://")
 vars().update(EMAIL_CONFIG)

@@ -10,8 +10,9 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from accounts import audit
-from accounts.models import Membership, Team
+from accounts import audit, notifications
+from accounts.models import Membership, Team, TeamInvite
+from accounts.notifications import notify
 from accounts.tokens import issue
 from hosts.models import Host, Untracked
 from jobs import registry
@@ -150,6 +151,31 @@ def people(made: seed.Demo) -> None:
     course = Team.objects.create(name="Databases, winter term 2026", kind="course")
     Membership.objects.create(team=course, user=made.member, role="manager")
     Membership.objects.create(team=course, user=made.outsider, role="viewer")
+    for secret in ("one", "many"):
+        TeamInvite.objects.create(
+            team=made.team,
+            role="member",
+            once=secret == "one",
+            uses=3 if secret == "many" else 0,
+            email="frodo@example.org" if secret == "one" else "",
+            token_hash=secret,
+            created_by=made.member,
+            expires_at=timezone.now() + timedelta(days=6),
+        )
+    for person in (made.admin, made.member):
+        for number, code in enumerate(("added", "joined", "handed_over", "removed")):
+            row = notify(
+                person,
+                f"team.{code}",
+                url=f"/teams/{made.team.pk}/" if number % 2 else "",
+                who="Otto",
+                team="ops",
+                role="member",
+                count=3,
+            )
+            assert row
+            if number > 1:
+                notifications.mark_read(person, row.pk)
     issue(made.member, "laptop", ["read", "write"], timezone.now() + timedelta(days=20))
     audit.record(made.member, "team.create", course)
     Flavor.objects.create(
