@@ -139,6 +139,24 @@ def release(vm: models.Model, resources: Iterable[Resource] | None = None) -> No
     _of(vm, resources).delete()
 
 
+def settle(vm: models.Model, amounts: Mapping[Resource, int]) -> None:
+    """What the machine really has of these resources, confirmed: replaces all that it holds of
+    them. Growth was allocated before; this gives back the rest."""
+    _must_be_atomic()
+    _of(vm, amounts).delete()
+    Allocation.objects.bulk_create(
+        Allocation(
+            vm_id=vm.pk,
+            team_id=vm.team_id,  # type: ignore[attr-defined]
+            user_id=vm.owner_id,  # type: ignore[attr-defined]
+            resource=resource,
+            amount=amount,
+            state=ACTIVE,
+        )
+        for resource, amount in _positive(amounts).items()
+    )
+
+
 def lock_team(team: Team | int) -> Team:
     """Lock the team's row to the end of the transaction: for its quota, and for names that are
     unique in it."""

@@ -79,6 +79,9 @@ messages.register(
             "The host does not know this machine any more. An admin finds out more under the "
             "reference %(ref)s."
         ),
+        "virt.no_such_snapshot": _(
+            "The host does not know this snapshot any more. Somebody may have removed it by hand."
+        ),
         "virt.no_such_volume": _(
             "A disk that is needed is not in the host's pool any more. Tell an admin the "
             "reference %(ref)s."

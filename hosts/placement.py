@@ -75,9 +75,11 @@ def choose(
     network: str,
     image: ImageLike | None = None,
     vm: Placeable | None = None,
+    only: Host | None = None,
 ) -> Host:
     """The best host for this machine. With ``vm``, its host and its disks' pool are set in the
-    same transaction, which is what keeps two machines from taking the same room.
+    same transaction, which is what keeps two machines from taking the same room. ``only``: this
+    host or none (what the machine is made from lies there).
 
     Raises Conflict ``placement.none`` (or ``placement.<why>`` when all hosts refuse for the same
     reason) with ``reasons``: a list of ``{"host", "code", ...}``.
@@ -91,7 +93,7 @@ def choose(
         image_bytes=image.file_size_bytes if image is not None else 0,
     )
     with transaction.atomic():
-        candidates = _candidates(image)
+        candidates = [c for c in _candidates(image) if only is None or c.host.pk == only.pk]
         refusals = {c.host.pk: _refusal(c, ask) for c in candidates}
         fitting = [c for c in candidates if refusals[c.host.pk] is None]
         if not fitting:

@@ -17,6 +17,7 @@ from jobs.api import router as jobs_router
 from kvmweb import __version__, problems
 from vms.api import router as vms_router
 from vms.images.api import router as images_router
+from vms.snapshots.api import router as snapshots_router
 
 DESCRIPTION = """\
 Everything that the pages do. Send `Authorization: Bearer kvmw_...` (made on your profile).
@@ -38,7 +39,14 @@ api = NinjaAPI(
     auth=user_auth,
     urls_namespace="api",
 )
-for _router in (accounts_router, jobs_router, hosts_router, vms_router, images_router):
+for _router in (
+    accounts_router,
+    jobs_router,
+    hosts_router,
+    vms_router,
+    images_router,
+    snapshots_router,
+):
     api.add_router("", _router)
 
 

@@ -21,6 +21,7 @@ from hosts.models import Network
 from jobs.api import JobBrief, brief
 from jobs.models import Job
 from vms import lifecycle, presentation, queries, services, timeline
+from vms.cloning import requests as cloning
 from vms.models import VM, Flavor, Image
 from vms.provisioning import network_choices, request_vm
 from vms.provisioning.validation import Problems
@@ -55,6 +56,21 @@ class CreateIn(Schema):
     user_data: str = ""
     hostname: str = ""
     team: IdOrName | None = Field(None, description="default: your personal team")
+    start: bool = True
+    tags: list[str] = []
+    description: str = ""
+
+
+class CloneIn(Schema):
+    """A clone of a machine. The snapshot is named by id or name, the team by id or name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    copy_mode: Literal["linked", "full"] = Field("full", alias="copy")
+    snapshot: IdOrName | None = Field(None, description="default: as it is now")
+    hostname: str = ""
+    team: IdOrName | None = Field(None, description="default: the machine's own")
     start: bool = True
     tags: list[str] = []
     description: str = ""
@@ -216,6 +232,33 @@ def create_vm(request: HttpRequest, wanted: CreateIn) -> tuple[int, dict[str, An
 @router.get("/vms/{uuid}", response=VMOut, summary="One machine", by_alias=True)
 def get_vm(request: HttpRequest, uuid: str) -> dict[str, Any]:
     return _one(request, uuid)
+
+
+@router.post(
+    "/vms/{uuid}/clone", response={202: Accepted}, summary="Clone a machine", by_alias=True
+)
+@idempotent
+def clone_vm(request: HttpRequest, uuid: str, wanted: CloneIn) -> tuple[int, dict[str, Any]]:
+    user = _identity(request).user
+    source = queries.one(user, uuid)
+    policy.require(user, Action.EDIT, source)
+    problems = Problems()
+    team = _chosen(problems, "team", wanted.team, _teams(request))
+    snapshot = _chosen(problems, "snapshot", wanted.snapshot, source.snapshots.all())
+    problems.raise_if_any()
+    vm, job = cloning.request_clone(
+        source,
+        actor=user,
+        name=wanted.name,
+        team=team,
+        copy=wanted.copy_mode,
+        snapshot=snapshot,
+        hostname=wanted.hostname,
+        start=wanted.start,
+        tags=wanted.tags,
+        description=wanted.description,
+    )
+    return 202, _accepted(request, vm, job)
 
 
 @router.patch("/vms/{uuid}", response=VMOut, summary="Change a machine", by_alias=True)

@@ -8,12 +8,14 @@ shown: the password is asked for by ``openssl passwd`` when the lines are run.
 from __future__ import annotations
 
 import hashlib
+import json
 import shlex
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from accounts.errors import Invalid
 from vms import seeds
+from vms.state import ON
 
 if TYPE_CHECKING:
     from vms.models import VM, Image
@@ -106,6 +108,71 @@ def show_verb(vm: VM, verb: str) -> list[str]:
     if verb not in _VERBS:
         return []
     return [_join([*virsh, _VERBS[verb]], domain)]
+
+
+def show_clone(
+    vm: VM, *, name: str, copy: str, hostname: str = "", start: bool = True, mac: str = ""
+) -> list[str]:
+    """Of a machine that is off, as it is now. The seed is what makes the clone somebody else."""
+    first = next(iter(vm.disks.all()), None)
+    pool = first.pool.path if first and first.pool else POOL_PATH
+    disk, mac = f"{pool}/{name}.qcow2", mac or _mac(name)
+    clone = ["virt-clone", "--connect", URI, "--original", vm.domain_name, "--name", name]
+    clone += ["--mac", mac, "--file", disk]
+    lines = []
+    image = first.backing_image if first else None
+    if copy == "linked" and first and image:
+        base = f"{pool}/{image.volume_name}"
+        convert = ["qemu-img", "convert", "-p", "-O", "qcow2", "-B", base, "-F", image.format]
+        lines.append(shlex.join([*convert, f"{pool}/{first.volume}", disk]))
+        clone.append("--preserve-data")
+    lines.append(shlex.join(clone))
+    if vm.image is None or vm.image.has_cloud_init:
+        seed = f"{pool}/{name}-seed.iso"
+        about = seeds.Seed(
+            instance_id=name,
+            hostname=hostname or name,
+            user=vm.first_user,
+            ssh_keys=tuple(vm.ssh_keys),
+            macs=(mac,),
+            shell=seeds.shell_for(vm.image.os_id if vm.image else ""),
+            clone=True,
+        )
+        attach = ["virsh", "-c", URI, "attach-disk", name, seed, "sda", "--type", "cdrom"]
+        lines += [
+            *_seed_lines(about, seed),
+            shlex.join([*attach, "--targetbus", "scsi", "--config"]),
+        ]
+    return [*lines, shlex.join(["virsh", "-c", URI, "start", name])] if start else lines
+
+
+def show_snapshot(vm: VM, word: str, name: str, *, memory: bool = False) -> list[str]:
+    """``take``, ``revert`` or ``delete`` of a snapshot. ``memory``: of a machine that runs."""
+    domain, snapshot = shlex.quote(vm.domain_name), shlex.quote(name)
+    virsh = shlex.join(["virsh", "-c", URI])
+    if word == "take" and vm.observed in ON and not memory:
+        return _snapshot_of_running_disks(vm, name)
+    if word == "take":
+        return [f"{virsh} snapshot-create-as {domain} {snapshot}"]
+    if word == "revert":
+        return [f"{virsh} snapshot-revert {domain} {snapshot} --force"]
+    return [f"{virsh} snapshot-delete {domain} {snapshot}"]
+
+
+def _snapshot_of_running_disks(vm: VM, name: str) -> list[str]:
+    """virsh takes no such snapshot; QEMU does, by its own name of the disk."""
+    monitor = _join(["virsh", "-c", URI, "qemu-monitor-command"], shlex.quote(vm.domain_name))
+    lines = []
+    for disk in vm.disks.all():
+        file = f"{disk.pool.path if disk.pool else POOL_PATH}/{disk.volume}"
+        pick = f'.return[].inserted | select(.image.filename=="{file}") | ."node-name"'
+        query = shlex.quote('{"execute": "query-block"}')
+        lines.append(f"node=$({monitor} {query} | jq -r {shlex.quote(pick)})")
+        arguments = {"device": "@NODE@", "name": name}
+        take = {"execute": "blockdev-snapshot-internal-sync", "arguments": arguments}
+        quoted = shlex.quote(json.dumps(take)).replace("@NODE@", "'$node'")
+        lines.append(f"{monitor} {quoted}")
+    return lines
 
 
 def show_console(vm: VM) -> list[str]:

@@ -10,8 +10,13 @@ from django.utils.translation import gettext_lazy as _
 from jobs import registry
 from jobs.registry import JobKind, StepSpec
 from vms import deletion, power
+from vms.cloning import lending
+from vms.cloning import requests as cloning
+from vms.cloning import steps as clone_steps
 from vms.models import VM
 from vms.provisioning import observing, outcome, steps
+from vms.snapshots import requests as snapshots
+from vms.snapshots import steps as snapshot_steps
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise
@@ -22,6 +27,8 @@ if TYPE_CHECKING:
 CREATE_DEADLINE = timedelta(hours=4)
 # Observing ends by its own patience; this is only the last resort.
 POWER_DEADLINE = timedelta(minutes=30)
+# The memory of a large guest is written at the speed of its host's disk.
+SNAPSHOT_DEADLINE = timedelta(hours=2)
 # A host may be away for days; its machines are deleted when it is back.
 DELETE_DEADLINE = timedelta(days=14)
 
@@ -121,6 +128,53 @@ CREATE = JobKind(
     on_success=outcome.succeeded,
     on_failure=outcome.failed,
     retry=outcome.again,
+)
+
+
+CLONE = JobKind(
+    kind=cloning.KIND,
+    label=_("Clone machine"),
+    verb="cloning",
+    steps=(
+        StepSpec(key="place", label=_("Looking for room on the host"), do=clone_steps.place),
+        StepSpec(
+            key="rewind",
+            label=_("Going to the snapshot"),
+            do=clone_steps.rewind,
+            undo=clone_steps.wind_back,
+            optional=clone_steps.of_snapshot,
+        ),
+        StepSpec(
+            key="copy",
+            label=_("Copying the disks"),
+            do=clone_steps.copy_disks,
+            undo=clone_steps.drop_copies,
+            slot="copy",
+            weight=12,
+        ),
+        StepSpec(
+            key="back",
+            label=_("Going back from the snapshot"),
+            do=clone_steps.wind_back,
+            optional=clone_steps.of_snapshot,
+        ),
+        StepSpec(key="give_back", label=_("Giving the source back"), do=clone_steps.give_back),
+        *(step for step in CREATE.steps if step.key not in ("place", "image", "disk", "copy")),
+    ),
+    deadline=CREATE_DEADLINE,
+    on_success=outcome.succeeded,
+    on_failure=outcome.failed,
+)
+
+LEND = JobKind(
+    kind=cloning.LENDING,
+    label=_("Be cloned"),
+    verb="lent",
+    steps=(StepSpec(key="lend", label=_("Being read"), do=lending.lend),),
+    deadline=CREATE_DEADLINE,
+    cancellable=False,  # the clone's own job is cancelled
+    on_success=lending.ended,
+    on_failure=lending.ended,
 )
 
 
@@ -248,6 +302,62 @@ DELETE = JobKind(
 )
 
 
+SNAPSHOTS = (
+    JobKind(
+        kind=snapshots.TAKE,
+        label=_("Take snapshot"),
+        verb="taking_snapshot",
+        steps=(
+            StepSpec(
+                key="snapshot",
+                label=_("Taking the snapshot"),
+                check=snapshot_steps.is_taken,
+                do=snapshot_steps.take,
+                undo=snapshot_steps.drop_taken,
+                weight=4,
+            ),
+            StepSpec(key="note", label=_("Looking at the result"), do=snapshot_steps.note_taken),
+        ),
+        deadline=SNAPSHOT_DEADLINE,
+        on_success=snapshot_steps.taken,
+        on_failure=snapshot_steps.not_taken,
+    ),
+    JobKind(
+        kind=snapshots.REVERT,
+        label=_("Go back to snapshot"),
+        verb="reverting",
+        steps=(
+            StepSpec(key="revert", label=_("Going back"), do=snapshot_steps.revert, weight=4),
+            StepSpec(key="note", label=_("Looking at the result"), do=snapshot_steps.note_reverted),
+            StepSpec(
+                key="start",
+                label=_("Starting"),
+                do=snapshot_steps.start,
+                optional=snapshot_steps.wants_start,
+            ),
+        ),
+        deadline=SNAPSHOT_DEADLINE,
+        # What was there before is lost with its first moment.
+        cancellable=False,
+        on_success=snapshot_steps.reverted,
+        on_failure=snapshot_steps.not_reverted,
+    ),
+    JobKind(
+        kind=snapshots.DELETE,
+        label=_("Delete snapshot"),
+        verb="deleting_snapshot",
+        steps=(
+            StepSpec(key="delete", label=_("Deleting the snapshot"), do=snapshot_steps.delete),
+            StepSpec(key="note", label=_("Looking at the result"), do=snapshot_steps.note_deleted),
+        ),
+        deadline=SNAPSHOT_DEADLINE,
+        cancellable=False,
+        on_success=snapshot_steps.deleted,
+        on_failure=snapshot_steps.not_reverted,
+    ),
+)
+
+
 def register() -> None:
-    for kind in (CREATE, *POWER, DELETE):
+    for kind in (CREATE, CLONE, LEND, *POWER, DELETE, *SNAPSHOTS):
         registry.register(kind)

@@ -60,6 +60,7 @@ messages.register(
         "vm.network_unknown": _(
             "No host offers the network “%(name)s” now. Choose one from the list."
         ),
+        "vm.snapshot_unknown": _("The machine has no snapshot “%(name)s”. Choose one of its own."),
         "vm.team_unknown": _("There is no team “%(name)s” for you. Choose one of your teams."),
         "vm.copy_unknown": _("A disk is made as “linked” or as a “full” copy."),
         "vm.user_missing": _(
@@ -96,6 +97,33 @@ messages.register(
             "the host."
         ),
         "vm.why.unknown": _("Its state is not known yet."),
+        "vm.why.first_boot": _("Its first boot is not over. Start it, and wait until it is."),
+        "vm.why.snapshot_uefi": _(
+            "It starts by UEFI, whose settings a snapshot cannot hold. Clone it instead."
+        ),
+        "vm.why.snapshot_format": _(
+            "One of its disks is not qcow2 and cannot hold a snapshot. Clone it instead."
+        ),
+        "vm.why.snapshot_missing": _(
+            "Its host does not know this snapshot any more: it was removed by hand. It can only be "
+            "deleted here."
+        ),
+        "vm.why.clone_snapshot_on": _(
+            "Its snapshots can be cloned while it is off. Shut it down first, or clone it as it is."
+        ),
+        "vm.clone_not_linked": _(
+            "Its disk stands on no image that a clone could share. Make a full copy."
+        ),
+        # Snapshots.
+        "snapshot.not_found": _("There is no such snapshot of this machine."),
+        "snapshot.name_wrong": _(
+            "A snapshot's name begins with a letter and has at most 63 letters, digits and "
+            ". _ + -, and no spaces."
+        ),
+        "snapshot.name_taken": _(
+            "The machine has a snapshot “%(name)s” already. Choose another name."
+        ),
+        "snapshot.no_memory": _("It is off: it has no memory to keep. Take it without."),
         "vm.confirm_name": _(
             "“%(name)s” is running. Type its name to delete it, or shut it down first."
         ),
@@ -128,6 +156,7 @@ messages.register(
         "waiting.address": _("Waiting for the guest to ask for an address"),
         "waiting.firstboot": _("Waiting for cloud-init inside the guest"),
         "waiting.guest": _("Waiting for the guest to stop"),
+        "waiting.clone": _("Waiting until its disks are copied"),
         "waiting.host": _("Waiting until the host can be reached again"),
         "vm.no_screenshot": _("There is no picture of its screen yet."),
         # The timeline.
@@ -154,6 +183,12 @@ messages.register(
         "timeline.state.missing": _("Its host does not know it any more"),
         "timeline.state.unknown": _("Its state is not known"),
         "timeline.state.rebooted": _("The guest restarted"),
+        "timeline.clone.requested": _("Asked: clone of %(source)s"),
+        "timeline.clone.lent": _("Asked: clone it as “%(name)s”"),
+        "timeline.snapshot.asked": _("Asked: %(task)s “%(name)s”"),
+        "timeline.snapshot.taken": _("Snapshot “%(name)s” was taken"),
+        "timeline.snapshot.reverted": _("Went back to snapshot “%(name)s”"),
+        "timeline.snapshot.deleted": _("Snapshot “%(name)s” was deleted"),
         "timeline.adopted": _("Taken in again from its host"),
     }
 )

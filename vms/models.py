@@ -173,6 +173,9 @@ class VM(models.Model):
     vcpus = models.PositiveSmallIntegerField()
     memory_mib = models.PositiveIntegerField()
     copy = models.CharField(max_length=6, choices=Copy.choices, default=Copy.LINKED)
+    cloned_from = models.ForeignKey(
+        "self", null=True, on_delete=models.SET_NULL, related_name="clones"
+    )
     firmware = models.CharField(max_length=8, default="bios")
     description = models.CharField(max_length=500, blank=True)
 
@@ -247,6 +250,35 @@ class Disk(models.Model):
     class Meta:
         ordering = ["target"]
         constraints = [models.UniqueConstraint(fields=["vm", "target"], name="disk_target_once")]
+
+
+class Snapshot(models.Model):
+    """A state that a machine can go back to, kept inside its disks' own files."""
+
+    class State(models.TextChoices):
+        CREATING = "creating"
+        READY = "ready"
+        MISSING = "missing"  # its host knows no such snapshot: removed by hand
+
+    vm = models.ForeignKey(VM, on_delete=models.CASCADE, related_name="snapshots")
+    name = models.CharField(max_length=63)  # libvirt's too
+    description = models.CharField(max_length=500, blank=True)
+    state = models.CharField(max_length=8, choices=State.choices, default=State.CREATING)
+    memory = models.BooleanField(default=False)  # with what the guest had in memory
+    parent = models.ForeignKey("self", null=True, on_delete=models.SET_NULL)
+    current = models.BooleanField(default=False)  # the machine goes on from this one
+    # What comes back with it: {"vcpus", "memory_mib", "nics": [{"mac", "network", "model"}]}
+    hardware = models.JSONField(default=dict)
+    size_bytes = models.BigIntegerField(null=True)  # what taking it added to the disks' files
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["created_at", "id"]
+        constraints = [models.UniqueConstraint(fields=["vm", "name"], name="snapshot_name_once")]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Nic(models.Model):

@@ -26,6 +26,7 @@ from jobs import registry
 from jobs.models import Job, Step
 from vms.lifecycle import active_job, allowed_verbs
 from vms.models import VM
+from vms.state import CREATIONS
 from vms.verbs import Situation, Verb
 
 if TYPE_CHECKING:
@@ -170,6 +171,11 @@ _WORKING = {
     "suspending": gettext_lazy("Suspending"),
     "resuming": gettext_lazy("Resuming"),
     "deleting": gettext_lazy("Deleting"),
+    "cloning": gettext_lazy("Cloning"),
+    "lent": gettext_lazy("Being cloned"),
+    "taking_snapshot": gettext_lazy("Taking a snapshot"),
+    "reverting": gettext_lazy("Going back to a snapshot"),
+    "deleting_snapshot": gettext_lazy("Deleting a snapshot"),
 }
 
 
@@ -242,7 +248,7 @@ def volumes(vm: VM) -> list[str]:
 def _why_no_console(vm: VM, situation: Situation) -> str:
     if situation.host_down:
         return _host_down(vm)
-    if situation.active_kind == "vm.create" and not situation.active_observing:
+    if situation.active_kind in CREATIONS and not situation.active_observing:
         return _("The machine is still being made.")
     if vm.observed not in (VM.Observed.RUNNING, VM.Observed.PAUSED):
         return _("The machine is off: it has no screen. Start it first.")
@@ -303,7 +309,7 @@ def _overall(job: Job, kind: JobKind | None) -> float | None:
     if kind is None or (current := kind.step(job.step)) is None:
         return None
     # Only a creation's needs follow from its params; the others would ask the database.
-    needed = _needed(job, kind) if job.kind == "vm.create" else list(kind.steps)
+    needed = _needed(job, kind) if job.kind in CREATIONS else list(kind.steps)
     if current not in needed:
         return None
     total = sum(step.weight for step in needed)

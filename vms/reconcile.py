@@ -105,7 +105,7 @@ def _needs_sweep(host: Host) -> bool:
         host=host,
         deleted_at__gt=since,
         deleted_at__lte=now - SETTLED,
-        jobs__kind="vm.create",
+        jobs__kind__in=state.CREATIONS,
         jobs__state__in=[Job.State.FAILED, Job.State.CANCELLED],
     ).exists()
 
@@ -115,7 +115,7 @@ def is_finished_with(uuid: UUID) -> bool:
     vm = VM.objects.filter(uuid=uuid, deleted_at__lte=timezone.now() - SETTLED).first()
     if vm is None or Job.objects.active().filter(vm=vm).exists():
         return False
-    last = vm.jobs.filter(kind__in=["vm.create", "vm.delete"]).order_by("-created_at").first()
+    last = vm.jobs.filter(kind__in=[*state.CREATIONS, "vm.delete"]).order_by("-created_at").first()
     if last is None:
         return False
     if last.kind == "vm.delete":

@@ -52,6 +52,8 @@ class Seed:
     user_data: str = ""  # the cloud-config that the person appended
     macs: tuple[str, ...] = ()
     shell: str = "/bin/bash"
+    # The disk is another machine's: its user, password and settings stay, its identity goes.
+    clone: bool = False
 
 
 def shell_for(os_id: str) -> str:
@@ -108,8 +110,18 @@ def base_config(seed: Seed) -> dict[str, Any]:
     config["manage_etc_hosts"] = True
     if seed.user:
         config["users"] = [_user(seed)]
-    config["ssh_pwauth"] = bool(seed.password_hash)
+    if seed.clone:
+        config["ssh_deletekeys"] = True
+        config["bootcmd"] = [["cloud-init-per", "instance", "kvmweb-identity", *_identity()]]
+    else:
+        config["ssh_pwauth"] = bool(seed.password_hash)
     return config
+
+
+@cache
+def _identity() -> tuple[str, ...]:
+    """The command that gives a clone a machine-id of its own (``identity.sh``)."""
+    return ("sh", "-c", (Path(__file__).parent / "identity.sh").read_text())
 
 
 def network_config(seed: Seed) -> str:
@@ -133,7 +145,8 @@ def vendor_data() -> str:
 
 
 def _user(seed: Seed) -> dict[str, Any]:
-    user: dict[str, Any] = {"name": seed.user, "lock_passwd": not seed.password_hash}
+    locked = not seed.password_hash and not seed.clone
+    user: dict[str, Any] = {"name": seed.user, "lock_passwd": locked}
     if seed.password_hash:
         user["passwd"] = seed.password_hash
     if seed.ssh_keys:

@@ -32,7 +32,8 @@ TIMES_ABSENT = 2
 JUST_ENDED = timedelta(seconds=5)
 # QEMU tells of one reset twice.
 ONE_REBOOT = timedelta(seconds=2)
-CREATION = "vm.create"
+# The kinds of jobs at whose end there is a machine that was not there.
+CREATIONS = ("vm.create", "vm.clone")
 REBOOTED = "state.rebooted"
 ON = frozenset({VM.Observed.RUNNING.value, VM.Observed.PAUSED.value})
 OFF = frozenset({VM.Observed.SHUTOFF.value, VM.Observed.CRASHED.value})
@@ -155,7 +156,7 @@ def _enter(row: VM, before: str, cause: Job | None) -> None:
         # Started or stopped by somebody else, or from inside: that is what is wanted now.
         row.desired = VM.Desired.RUNNING if row.observed in ON else VM.Desired.STOPPED
     _set_fault(row)
-    if cause is not None and cause.kind == CREATION and row.observed != VM.Observed.RUNNING:
+    if cause is not None and cause.kind in CREATIONS and row.observed != VM.Observed.RUNNING:
         return  # defined, started paused: steps of its making, not something that happened to it
     timeline.record(
         row,

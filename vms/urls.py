@@ -3,7 +3,7 @@
 from django.urls import include, path
 
 from vms.consoles import views as consoles
-from vms.views import create, dashboard, frame, machine, machines
+from vms.views import clone, create, dashboard, frame, machine, machines, snapshots
 
 urlpatterns = [
     path("", include("vms.images.urls")),
@@ -20,5 +20,13 @@ urlpatterns = [
     path("machines/<uuid:uuid>/edit/", machine.edit, name="vm_edit"),
     path("machines/<uuid:uuid>/retry/", machine.retry, name="vm_retry"),
     path("machines/<uuid:uuid>/cancel/", machine.cancel, name="vm_cancel"),
+    path("machines/<uuid:uuid>/clone/", clone.show, name="vm_clone"),
+    path("machines/<uuid:uuid>/snapshots/", snapshots.dialog, name="vm_snapshot_dialog"),
+    path("machines/<uuid:uuid>/snapshots/take/", snapshots.take, name="vm_snapshot_take"),
+    path(
+        "machines/<uuid:uuid>/snapshots/<int:snapshot_id>/<slug:word>/",
+        snapshots.act,
+        name="vm_snapshot_act",
+    ),
     path("machines/<uuid:uuid>/<slug:word>/", machine.act, name="vm_action"),
 ]

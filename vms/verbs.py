@@ -78,10 +78,18 @@ class Situation:
 
 def why_not(situation: Situation, verb: Verb) -> str | None:
     """The code of the reason why ``verb`` makes no sense now, or None when it does."""
+    code = why_busy(situation, overrules=verb in _WHILE_SHUTTING_DOWN)
+    waits_for_host = code == "vm.why.host_down" and verb is Verb.DELETE
+    if code and not waits_for_host:
+        return code
+    return _WHY_NOT[situation.observed].get(verb)
+
+
+def why_busy(situation: Situation, *, overrules: bool = False) -> str | None:
+    """Why nothing can be begun with the machine now, whatever it is. ``overrules``: it makes
+    sense while the guest has been asked to shut down."""
     if situation.active_kind and not situation.active_observing:
         return "vm.why.deleting" if situation.active_kind == "vm.delete" else "vm.why.busy"
-    if situation.active_kind == "vm.shutdown" and verb not in _WHILE_SHUTTING_DOWN:
+    if situation.active_kind == "vm.shutdown" and not overrules:
         return "vm.why.shutting_down"
-    if situation.host_down and verb is not Verb.DELETE:  # a delete waits for the host
-        return "vm.why.host_down"
-    return _WHY_NOT[situation.observed].get(verb)
+    return "vm.why.host_down" if situation.host_down else None

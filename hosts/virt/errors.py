@@ -1,7 +1,7 @@
 """The errors that leave this seam; every libvirt error is translated into one of them, once.
 
     VirtError
-    ├── NoSuchDomain / NoSuchVolume / NoSuchPool / NoSuchNetwork
+    ├── NoSuchDomain / NoSuchVolume / NoSuchPool / NoSuchNetwork / NoSuchSnapshot
     ├── AlreadyExists          a domain or volume of that name is there
     ├── WrongState             e.g. "domain is not running"
     ├── Unsupported            this host or guest cannot do it
@@ -48,6 +48,10 @@ class NoSuchPool(VirtError):
 
 class NoSuchNetwork(VirtError):
     code = "virt.no_such_network"
+
+
+class NoSuchSnapshot(VirtError):
+    code = "virt.no_such_snapshot"
 
 
 class AlreadyExists(VirtError):

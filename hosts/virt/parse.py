@@ -19,6 +19,7 @@ from hosts.virt.spec import (
     NetworkFacts,
     NicFacts,
     PoolFacts,
+    SnapshotFacts,
     VolumeFacts,
 )
 from hosts.virt.xml.build import parse
@@ -194,6 +195,18 @@ def _disk(element: etree._Element, pool_of: PoolOfPath) -> DiskFacts:
     )
 
 
+def disk_files(text: str) -> dict[str, str]:
+    """Target -> path of each writable disk of a domain."""
+    found = {}
+    for element in parse(text).findall("./devices/disk"):
+        target, source = _get(element, "target", "dev"), element.find("source")
+        if element.get("device") != "cdrom" and target and source is not None:
+            path = source.get("file") or source.get("dev")
+            if path:
+                found[target] = path
+    return found
+
+
 def _nic(element: etree._Element) -> NicFacts:
     return NicFacts(
         mac=(_get(element, "mac", "address") or "").lower(),
@@ -238,6 +251,31 @@ def usable_address(text: str | None) -> str | None:
         return None
     useless = address.is_loopback or address.is_link_local or address.is_unspecified
     return None if useless else str(address)
+
+
+# --- snapshots --------------------------------------------------------------------------------
+
+_SNAPSHOT_STATES = {
+    "running": DomainState.RUNNING,
+    "paused": DomainState.PAUSED,
+    "crashed": DomainState.CRASHED,
+}
+
+
+def snapshot(text: str, *, current: bool) -> SnapshotFacts:
+    root = parse(text)
+    kinds = {disk.get("snapshot") for disk in root.findall("./disks/disk")}
+    memory = _get(root, "memory", "snapshot")
+    return SnapshotFacts(
+        name=root.findtext("name") or "",
+        parent=root.findtext("./parent/name") or "",
+        state=_SNAPSHOT_STATES.get(root.findtext("state") or "", DomainState.SHUTOFF),
+        memory=memory not in (None, "no"),
+        internal="external" not in kinds and memory != "external",
+        current=current,
+        description=root.findtext("description") or "",
+        created_at=float(root.findtext("creationTime") or 0),
+    )
 
 
 # --- storage and networks -----------------------------------------------------------------------

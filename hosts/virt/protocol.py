@@ -14,6 +14,7 @@ from uuid import UUID
 
 from hosts.virt.spec import (
     Check,
+    DiskCopy,
     DomainFacts,
     DomainSpec,
     HostEvent,
@@ -22,6 +23,8 @@ from hosts.virt.spec import (
     Lease,
     NetworkFacts,
     PoolFacts,
+    SnapshotFacts,
+    SnapshotSpec,
     VolumeFacts,
     VolumeSpec,
 )
@@ -97,6 +100,38 @@ class Hypervisor(Protocol):
         """A connected descriptor to the domain's VNC (virDomainOpenGraphicsFD, SKIPAUTH)."""
         ...
 
+    # --- snapshots and copies of running disks --------------------------------------------------
+    def snapshots(self, uuid: UUID) -> list[SnapshotFacts]:
+        """All that libvirt knows, parents before children. NoSuchDomain."""
+        ...
+
+    def create_snapshot(self, uuid: UUID, spec: SnapshotSpec, progress: Progress) -> None:
+        """Take it; blocks as long as the host writes the guest's memory. ``progress`` is called
+        with (0, 0) meanwhile: it cannot be measured. AlreadyExists; WrongState with ``memory``
+        when the domain is off."""
+        ...
+
+    def revert_snapshot(
+        self, uuid: UUID, name: str, progress: Progress, *, paused: bool = False
+    ) -> None:
+        """The machine as it was: disks, settings and, where it has it, memory; one without memory
+        leaves the domain off. ``paused``: one with memory does not run on. NoSuchSnapshot."""
+        ...
+
+    def delete_snapshot(self, uuid: UUID, name: str, progress: Progress) -> None:
+        """Its children become its parent's. Idempotent."""
+        ...
+
+    def copy_running(self, uuid: UUID, copies: Iterable[DiskCopy], progress: Progress) -> None:
+        """Copies of all these disks as they are at one moment, the end of the call, as if the plug
+        was pulled then; the guest goes on. Replaces copies that an earlier call has begun. When
+        ``progress`` raises they are stopped. WrongState when the domain is off."""
+        ...
+
+    def stop_copies(self, uuid: UUID) -> None:
+        """Of ``copy_running``, where the one who called is gone. Idempotent."""
+        ...
+
     # --- pools and volumes --------------------------------------------------------------------
     def list_pools(self) -> list[PoolFacts]: ...
     def ensure_pool(self, name: str, path: str) -> PoolFacts:
@@ -122,9 +157,11 @@ class Hypervisor(Protocol):
     def clone_volume(
         self, pool: str, name: str, spec: VolumeSpec, progress: Progress
     ) -> VolumeFacts:
-        """A full, independent copy of ``name`` as ``spec`` (virStorageVolCreateXMLFrom), which
-        blocks on the host; progress comes from watching the new volume's allocation. When
-        ``progress`` raises, the copy is stopped as far as the host can and its file is gone."""
+        """A copy of ``name`` as ``spec`` (virStorageVolCreateXMLFrom): full and independent, or,
+        where ``spec`` names the backing volume that ``name`` itself stands on, only what ``name``
+        holds beyond it. Blocks on the host; progress comes from watching the new volume's
+        allocation. When ``progress`` raises, the copy is stopped as far as the host can and its
+        file is gone."""
         ...
 
     def resize_volume(self, pool: str, name: str, capacity_bytes: int) -> None: ...

@@ -106,6 +106,28 @@ class VolumeSpec:
     allocation_bytes: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class SnapshotSpec:
+    """An internal snapshot: it lives inside the qcow2 files of ``disks`` (targets). ``memory``:
+    with what a running guest has in memory; without, the disks as if the plug was pulled."""
+
+    name: str
+    description: str = ""
+    memory: bool = False
+    disks: tuple[str, ...] = ("vda",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskCopy:
+    """A disk of a running domain, to be copied into a volume that exists. ``shallow``: only what
+    the disk itself holds; the volume stands on the same backing volume."""
+
+    target: str
+    pool: str
+    volume: str
+    shallow: bool = False
+
+
 # --- facts: what was read ---------------------------------------------------------------------
 
 
@@ -226,6 +248,18 @@ class Check:
     key: str  # "kvm_device", "cpu_virtualization", "acceleration_probe", "cgroup_memory"...
     result: str  # pass | warn | fail | note
     params: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotFacts:
+    name: str
+    parent: str  # "" for a root
+    state: DomainState  # of the guest when it was taken
+    memory: bool
+    internal: bool  # False: somebody made it outside of the disks' files
+    current: bool  # the one that the machine goes on from
+    description: str = ""
+    created_at: float = 0.0  # seconds since the epoch
 
 
 # --- events: what the watcher gets --------------------------------------------------------------

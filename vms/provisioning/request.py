@@ -123,7 +123,7 @@ def write(wanted: Wanted, *, idempotency_key: str | None, digest: str) -> tuple[
         format=disk_format,
         backing_image=wanted.image if wanted.copy == VM.Copy.LINKED else None,
     )
-    Nic.objects.create(vm=vm, mac=_free_mac(), network=wanted.network)
+    Nic.objects.create(vm=vm, mac=free_mac(), network=wanted.network)
     Tag.objects.bulk_create(Tag(vm=vm, name=tag) for tag in wanted.tags)
     quotas.allocate(vm, _ask(wanted.vcpus, wanted.memory_mib, wanted.disk_gib, wanted.start))
     job = job_services.enqueue(
@@ -221,7 +221,7 @@ def _create(wanted: Wanted, domain_name: str) -> VM:
     )
 
 
-def _free_mac() -> str:
+def free_mac() -> str:
     for _ in range(TRIES):
         tail = secrets.token_bytes(3)
         mac = f"{MAC_PREFIX}:{tail[0]:02x}:{tail[1]:02x}:{tail[2]:02x}"

@@ -89,7 +89,7 @@ def make_disk(ctx: JobContext) -> None:
         backing_volume=vm.image.volume_name if vm.image else None,
         backing_format=vm.image.format if vm.image else None,
     )
-    _afresh(at, overlay, lambda: at.create_volume(overlay))
+    afresh(at, overlay, lambda: at.create_volume(overlay))
 
 
 def copy_disk(ctx: JobContext) -> None:
@@ -102,7 +102,7 @@ def copy_disk(ctx: JobContext) -> None:
     def progress(done: int, total: int) -> None:
         ctx.progress(done / total if total else None)
 
-    made = _afresh(
+    made = afresh(
         at, disk.spec, lambda: at.clone_volume(disk.pool_name, source, disk.spec, progress)
     )
     if made.capacity_bytes < disk.spec.capacity_bytes:
@@ -130,12 +130,13 @@ def write_seed(ctx: JobContext) -> None:
             user_data=vm.user_data,
             macs=tuple(nic.mac for nic in vm.nics.all()),
             shell=seeds.shell_for(vm.image.os_id if vm.image else ""),
+            clone=vm.cloned_from_id is not None,
         )
     )
     # Before the volume is there: whatever happens next, somebody knows its name.
     VM.objects.filter(pk=vm.pk).update(seed_volume=name)
     volume = VolumeSpec(pool=disk.pool_name, name=name, capacity_bytes=len(content), format="raw")
-    _afresh(at, volume, lambda: at.create_volume(volume))
+    afresh(at, volume, lambda: at.create_volume(volume))
 
     at.upload_volume(
         disk.pool_name,
@@ -253,7 +254,7 @@ def _disk(vm: VM) -> Disk:
     return vm.disks.select_related("pool__host").order_by("target")[0]
 
 
-def _afresh(at: Hypervisor, volume: VolumeSpec, make: Callable[[], VolumeFacts]) -> VolumeFacts:
+def afresh(at: Hypervisor, volume: VolumeSpec, make: Callable[[], VolumeFacts]) -> VolumeFacts:
     """Make the volume where nothing is: what an attempt that died has left is not to be trusted."""
     delete_volume(at, volume.pool, volume.name)
     try:

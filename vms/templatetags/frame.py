@@ -19,6 +19,7 @@ from jobs import registry
 from jobs.models import Job
 from vms import presentation
 from vms.presentation import TaskView
+from vms.state import CREATIONS
 
 register = template.Library()
 
@@ -199,7 +200,7 @@ def _finished(job: Job) -> Finished:
         text = _("%(what)s was cancelled: %(name)s.") % {"what": _label(job), "name": name}
         return Finished(id=str(job.id), text=text, tone="warn", link=link, link_text=link_text)
     text = _("Done: %(what)s, %(name)s.")
-    if job.kind == "vm.create":
+    if job.kind in CREATIONS:
         text, link_text = _("%(name)s is ready."), _("Open %(name)s") % {"name": name}
     return Finished(
         id=str(job.id),

@@ -21,10 +21,12 @@ from vms import lifecycle, presentation, queries, services, timeline
 from vms.forms import EditForm
 from vms.models import VM
 from vms.presentation import MachineView, StepView
+from vms.snapshots import presentation as snapshots
+from vms.state import CREATIONS
 from vms.verbs import Verb
 from vms.views import secrets
 
-TABS = ("overview", "hardware", "timeline")
+TABS = ("overview", "hardware", "snapshots", "timeline")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,8 @@ def show(request: SignedInRequest, uuid: UUID) -> HttpResponse:
             "making": _making(vm),
             "entries": timeline.entries(vm, 50 if tab == "timeline" else 6),
         }
+        if tab == "snapshots":
+            context["snapshots"] = snapshots.of(vm, request.user)
     parts = {"machine", "menu", "confirm", "edit"}
     response = render_page(request, "vms/detail.html", context, parts=parts)
     if context["secret"] and not request.GET.get("part"):
@@ -104,11 +108,11 @@ def edit(request: SignedInRequest, uuid: UUID) -> HttpResponse:
     try:
         services.edit_vm(vm, actor=request.user, **form.changes())
     except Invalid as error:
-        raise _first_of(error) from error
+        raise first_of(error) from error
     return done(request, _("Saved."), changed=f"vm:{vm.uuid} vm")
 
 
-def _first_of(error: Invalid) -> Invalid:
+def first_of(error: Invalid) -> Invalid:
     """A toast has room for one sentence: the first wrong input's own."""
     if not error.fields:
         return error
@@ -200,7 +204,9 @@ def _verb_asked(machine: MachineView, name: str) -> presentation.VerbView | None
 
 def _making(vm: VM) -> CreateProgress | None:
     """The create job while it works, and after it failed or its first boot did."""
-    job = vm.jobs.filter(kind="vm.create").prefetch_related("steps").order_by("-created_at").first()
+    job = (
+        vm.jobs.filter(kind__in=CREATIONS).prefetch_related("steps").order_by("-created_at").first()
+    )
     if job is None or job.state == Job.State.SUCCEEDED:
         return None
     failed = job.state in (Job.State.FAILED, Job.State.CANCELLED)

@@ -11,7 +11,7 @@ import libvirt
 
 from hosts.virt import parse
 from hosts.virt.client import host
-from hosts.virt.client.volumes import VolumeCalls
+from hosts.virt.client.snapshots import SnapshotCalls
 from hosts.virt.connection import WORK_TIMEOUT_S, Connection
 from hosts.virt.errors import AlreadyExists, NoSuchDomain, WrongState
 from hosts.virt.parse import PoolOfPath
@@ -39,7 +39,7 @@ UNDEFINE_FLAGS = (
 )
 
 
-class DomainCalls(VolumeCalls):
+class DomainCalls(SnapshotCalls):
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
         self._videos: tuple[str, ...] | None = None

@@ -178,7 +178,8 @@ def _look_up(conn: Any, pool: str, name: str) -> Any:
 
 def _copy(conn: Any, pool: str, name: str, spec: VolumeSpec) -> None:
     target = conn.storagePoolLookupByName(spec.pool)
-    target.createXMLFrom(volume_xml(spec), _look_up(conn, pool, name), 0)
+    text = volume_xml(spec, _backing_path(target, spec))
+    target.createXMLFrom(text, _look_up(conn, pool, name), 0)
 
 
 def _facts(pool: str, volume: Any) -> VolumeFacts:
@@ -196,10 +197,13 @@ def _facts_unless_gone(pool: str, volume: Any) -> VolumeFacts | None:
 
 def _create(conn: Any, spec: VolumeSpec) -> Any:
     pool = conn.storagePoolLookupByName(spec.pool)
-    backing_path = None
-    if spec.backing_volume is not None:
-        backing_path = pool.storageVolLookupByName(spec.backing_volume).path()
-    return pool.createXML(volume_xml(spec, backing_path), 0)
+    return pool.createXML(volume_xml(spec, _backing_path(pool, spec)), 0)
+
+
+def _backing_path(pool: Any, spec: VolumeSpec) -> str | None:
+    if spec.backing_volume is None:
+        return None
+    return str(pool.storageVolLookupByName(spec.backing_volume).path())
 
 
 def _pool_facts(pool: Any) -> PoolFacts:

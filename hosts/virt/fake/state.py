@@ -20,6 +20,7 @@ from hosts.virt.spec import (
     HostEvent,
     Lease,
     NetworkFacts,
+    SnapshotFacts,
     VolumeFacts,
 )
 
@@ -33,6 +34,19 @@ GIB = 1024**3
 
 
 @dataclass
+class FakeVolume:
+    facts: VolumeFacts
+    content: bytes = b""
+
+
+@dataclass
+class FakeSnapshot:
+    facts: SnapshotFacts
+    spec: DomainSpec
+    disks: dict[str, FakeVolume]  # target -> as it was
+
+
+@dataclass
 class FakeDomain:
     spec: DomainSpec
     state: DomainState = DomainState.SHUTOFF
@@ -41,16 +55,12 @@ class FakeDomain:
     id: int | None = None
     boots: int = 0
     ejected: set[str] = field(default_factory=set)
+    snapshots: dict[str, FakeSnapshot] = field(default_factory=dict)
+    current_snapshot: str = ""
 
     @property
     def on(self) -> bool:
         return self.state in (DomainState.RUNNING, DomainState.PAUSED)
-
-
-@dataclass
-class FakeVolume:
-    facts: VolumeFacts
-    content: bytes = b""
 
 
 @dataclass
