@@ -20,6 +20,7 @@ from hosts.virt.errors import HostUnreachable
 if TYPE_CHECKING:
     from hosts.models import Host
     from hosts.virt.protocol import EventSource, Hypervisor
+    from hosts.virt.sshforward import Way
 
 FAILURES_TO_OPEN = 2
 OPEN_FOR_S = 10.0
@@ -199,6 +200,18 @@ def uri_of(host: Host) -> str:
     return uri.build(
         transport=host.transport,
         socket_path=host.socket_path,
+        address=host.address,
+        port=host.port,
+        username=host.username,
+        ssh_host_key=host.ssh_host_key,
+    )
+
+
+def ssh_way(host: Host) -> Way:
+    """How ``hosts.virt.sshforward`` reaches a host of transport SSH."""
+    from hosts.virt.sshforward import Way
+
+    return Way(
         address=host.address,
         port=host.port,
         username=host.username,

@@ -46,17 +46,21 @@ def identity(directory: Path) -> Path:
 def prepare(directory: Path, *, address: str, port: int, host_key: str) -> Path:
     """Write what a connection to this host needs; returns the wrapper. ``address`` and ``port``
     are validated by ``hosts.virt.uri``. InvalidHostKey."""
-    keys = parse_host_keys(host_key)
-    name = address if port == DEFAULT_PORT else f"[{address}]:{port}"
-    known_hosts = directory / "known_hosts.d"
-    known_hosts.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lines = "".join(f"{name} {kind} {blob}\n" for kind, blob in keys)
+    lines = known_hosts(address, port, host_key)
+    folder = directory / "known_hosts.d"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     # ":" of an IPv6 address stays; the name cannot hold a "/".
-    _write(known_hosts / f"{address}_{port}", lines, 0o600)
+    _write(folder / f"{address}_{port}", lines, 0o600)
     _write(directory / "config", _config(directory), 0o600)
     wrapper = directory / "kvmweb-ssh"
     _write(wrapper, _wrapper(directory), 0o700)
     return wrapper
+
+
+def known_hosts(address: str, port: int, host_key: str) -> str:
+    """The lines of known_hosts that pin this host. InvalidHostKey."""
+    name = address if port == DEFAULT_PORT else f"[{address}]:{port}"
+    return "".join(f"{name} {kind} {blob}\n" for kind, blob in parse_host_keys(host_key))
 
 
 def parse_host_keys(text: str) -> list[tuple[str, str]]:

@@ -13,7 +13,6 @@ from typing import Any
 from accounts.audit import resolve_address
 from accounts.errors import DomainError
 from vms.consoles import gate
-from vms.consoles.targets import SocketTarget
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +56,6 @@ async def _serve_one(connection: socket.socket) -> None:
             code = gate.CLOSE_CODES[gate.reason_of(error)]
             await _say(connection, code=code, reason=error.code)
             return
-        if not isinstance(console.target, SocketTarget):
-            await gate.close_console(console, "unavailable")
-            await _say(connection, code=4503, reason="console.transport")
-            return
         await _accompany(connection, console)
     except (OSError, ValueError):
         log.info("a console carrier's process went away")
@@ -74,7 +69,6 @@ async def _say(connection: socket.socket, **answer: Any) -> None:
 
 async def _accompany(connection: socket.socket, console: gate.Console) -> None:
     """Hand the descriptor over, then wait for the end of either side."""
-    assert isinstance(console.target, SocketTarget)  # noqa: S101 - told by the caller
     reason = "client"
     try:
         answer = json.dumps({"mode": console.grant.mode}).encode()

@@ -34,7 +34,15 @@ messages.register(
             "The screen of %(name)s cannot be reached on its host. Try again in a moment; if it "
             "stays so, tell an admin (reference %(ref)s)."
         ),
-        "console.transport": _("Screens of machines on %(host)s cannot be shown here yet."),
+        "console.ssh": _(
+            "%(host)s did not open the screen of %(name)s to this site. Try again in a moment; if "
+            "it stays so, tell an admin (reference %(ref)s): the account by which this site signs "
+            "in there must be allowed to open machines' screens, and its sshd to forward them."
+        ),
+        "console.tls": _(
+            "%(host)s is connected by TLS, which carries no screens. Use the serial console, or "
+            "ask an admin to connect the host by SSH."
+        ),
         "console.too_many": _(
             "More than %(per_minute)s consoles were asked for within a minute. Wait a little."
         ),

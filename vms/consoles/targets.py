@@ -1,13 +1,17 @@
-"""Where a console's bytes come from: a connected socket to the machine's display.
+"""Where a console's bytes come from: a connected stream to the machine's display.
 
 A host whose libvirt socket is on this machine gives an already connected descriptor
-(``virDomainOpenGraphicsFD``); a host behind SSH is reached through its SSH connection, to the
-display's unix socket there. Never by a port: a port is used again by the next machine.
+(``virDomainOpenGraphicsFD``); a host behind SSH is reached through an SSH connection, to the
+display's unix socket there. Never by a port: a port is used again by the next machine. A host
+connected by TLS has no way for a display: libvirt's protocol carries none, and a port on the
+network is what we refuse.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -17,17 +21,24 @@ from channels.db import database_sync_to_async
 from accounts.errors import Unavailable
 from hosts import connections
 from hosts.models import Host
-from hosts.virt.errors import VirtError
+from hosts.virt import sshforward
+from hosts.virt.errors import Unsupported, VirtError
 from vms.models import VM
+
+log = logging.getLogger(__name__)
 
 READ_BYTES = 65536
 
 
 class Target(Protocol):
-    """A byte stream to a display."""
+    """A byte stream to a display. ``read`` returns nothing at its end; OSError when it broke."""
 
     async def read(self) -> bytes: ...
     async def write(self, data: bytes) -> None: ...
+    def fileno(self) -> int:
+        """A descriptor to hand to another process, which then reads and writes in our place."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -62,14 +73,72 @@ def open_vnc_socket(vm: VM) -> socket.socket:
         raise Unavailable("console.target", name=vm.name, ref=error.ref) from error
 
 
+class StreamTarget:
+    """A stream through the host's SSH connection."""
+
+    def __init__(self, stream: sshforward.Stream) -> None:
+        self._stream = stream
+        self._bridge: _Bridge | None = None
+
+    async def read(self) -> bytes:
+        return await self._stream.read(READ_BYTES)
+
+    async def write(self, data: bytes) -> None:
+        await self._stream.write(data)
+
+    def fileno(self) -> int:
+        if self._bridge is None:
+            self._bridge = _Bridge(self)
+        return self._bridge.theirs.fileno()
+
+    def close(self) -> None:
+        if self._bridge is not None:
+            self._bridge.close()
+        self._stream.close()
+
+
+class _Bridge:
+    """A pair of sockets, and what is carried between one of them and a stream of this process."""
+
+    def __init__(self, stream: StreamTarget) -> None:
+        ours, self.theirs = socket.socketpair()
+        self._carrying = asyncio.ensure_future(_carry(stream, SocketTarget(ours)))
+
+    def close(self) -> None:
+        self._carrying.cancel()
+        self.theirs.close()
+
+
+async def _carry(one: Target, other: SocketTarget) -> None:
+    """Both ways, until either ends; ``other`` is closed then."""
+    pours = {asyncio.ensure_future(_pour(one, other)), asyncio.ensure_future(_pour(other, one))}
+    try:
+        await asyncio.wait(pours, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for pour in pours:
+            pour.cancel()
+        await asyncio.gather(*pours, return_exceptions=True)
+        other.close()
+
+
+async def _pour(source: Target, drain: Target) -> None:
+    with contextlib.suppress(OSError):
+        while data := await source.read():
+            await drain.write(data)
+
+
+def check(host: Host | None) -> None:
+    """Unavailable where no display of this host can ever be reached, and why."""
+    if host is not None and host.transport == Host.Transport.TLS:
+        raise Unavailable("console.tls", host=host.name)
+
+
 async def open_vnc(vm: VM) -> Target:
     """The machine's display, on whatever host it is now. Unavailable when it cannot be reached."""
     if vm.host is None:
         raise Unavailable("console.target", name=vm.name, ref="")
-    opener = _OPENERS.get(vm.host.transport)
-    if opener is None:
-        raise Unavailable("console.transport", host=vm.host.name)
-    return await opener(vm)
+    check(vm.host)
+    return await _OPENERS[Host.Transport(vm.host.transport)](vm)
 
 
 async def _open_descriptor(vm: VM) -> Target:
@@ -77,7 +146,35 @@ async def _open_descriptor(vm: VM) -> Target:
     return SocketTarget(sock)
 
 
-_OPENERS: dict[str, Callable[[VM], Awaitable[Target]]] = {
+async def _open_by_ssh(vm: VM) -> Target:
+    assert vm.host is not None  # noqa: S101 - told by the caller
+    path = await database_sync_to_async(display_path, thread_sensitive=False)(vm)
+    try:
+        stream = await sshforward.open_unix(connections.ssh_way(vm.host), path)
+    except Unsupported as error:
+        log.warning("display of %s (%s): %s", vm.uuid, error.ref, error.raw)
+        raise Unavailable("console.ssh", name=vm.name, host=vm.host.name, ref=error.ref) from error
+    except VirtError as error:
+        log.warning("display of %s (%s): %s", vm.uuid, error.ref, error.raw)
+        raise Unavailable("console.target", name=vm.name, ref=error.ref) from error
+    return StreamTarget(stream)
+
+
+def display_path(vm: VM) -> str:
+    """The unix socket on its host where the machine shows its screen now. Blocks. Unavailable."""
+    if vm.host is None:
+        raise Unavailable("console.target", name=vm.name, ref="")
+    try:
+        path = connections.hypervisor(vm.host).domain(vm.uuid).vnc_socket
+    except VirtError as error:
+        raise Unavailable("console.target", name=vm.name, ref=error.ref) from error
+    if not path:  # it is off, or has no screen
+        raise Unavailable("console.target", name=vm.name, ref="")
+    return path
+
+
+_OPENERS: dict[Host.Transport, Callable[[VM], Awaitable[Target]]] = {
     Host.Transport.LOCAL: _open_descriptor,
     Host.Transport.UNIX: _open_descriptor,
+    Host.Transport.SSH: _open_by_ssh,
 }

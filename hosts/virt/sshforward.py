@@ -1,0 +1,188 @@
+"""Byte streams to unix sockets of a host behind SSH, without a thread and without a port.
+
+libvirt's own ``qemu+ssh`` carries no display. Here one SSH connection for each host and event loop
+carries them all (``direct-streamlocal@openssh.com``): pinned to the same host key, signed in with
+the same key as libvirt's (``hosts.virt.ssh``), opened when first needed and closed when nobody has
+used it for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import weakref
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncssh
+
+from hosts.virt import ssh, uri
+from hosts.virt.errors import HostUnreachable, Unsupported
+
+# What a stream may hold for a reader that does not read, here and under way.
+WINDOW_BYTES = 1 << 20
+PACKET_BYTES = 32768  # the most that OpenSSH takes
+IDLE_S = 60.0  # an unused connection is kept so long
+REFUSED = asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How a host is reached; the fields are those that ``uri.build`` takes for ``ssh``."""
+
+    address: str
+    port: int | None
+    username: str
+    ssh_host_key: str
+    directory: Path = field(default_factory=uri.default_ssh_directory)
+
+
+class Stream:
+    """One unix socket of the host. Waits while the other side is slow; OSError when it broke."""
+
+    def __init__(
+        self,
+        line: _Line,
+        reader: asyncssh.SSHReader[bytes],
+        writer: asyncssh.SSHWriter[bytes],
+    ) -> None:
+        self._line, self._reader, self._writer = line, reader, writer
+        self._open = True
+
+    async def read(self, most: int) -> bytes:
+        """Some bytes; none at its end."""
+        try:
+            return await self._reader.read(most)
+        except asyncssh.Error as error:
+            raise ConnectionResetError(str(error)) from error
+
+    async def write(self, data: bytes) -> None:
+        try:
+            self._writer.write(data)
+            await self._writer.drain()
+        except asyncssh.Error as error:
+            raise ConnectionResetError(str(error)) from error
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._writer.close()
+            self._line.give_back()
+
+
+class _Line:
+    """The SSH connection to one host, in one event loop."""
+
+    def __init__(self, way: Way) -> None:
+        self._way = way
+        self._lock = asyncio.Lock()
+        self._connection: asyncssh.SSHClientConnection | None = None
+        self._streams = 0
+        self._closing: asyncio.TimerHandle | None = None
+
+    async def open(self, path: str) -> Stream:
+        connection, is_new = await self._connected()
+        try:
+            return await self._stream(connection, path)
+        except (asyncssh.ConnectionLost, asyncssh.DisconnectError) as error:
+            if is_new:
+                raise HostUnreachable(str(error)) from error
+        connection, _ = await self._connected()  # it was lost while nobody used it
+        try:
+            return await self._stream(connection, path)
+        except (asyncssh.ConnectionLost, asyncssh.DisconnectError) as error:
+            raise HostUnreachable(str(error)) from error
+
+    def give_back(self) -> None:
+        self._streams -= 1
+        if self._streams == 0:
+            self._closing = asyncio.get_running_loop().call_later(IDLE_S, self.close)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    async def _connected(self) -> tuple[asyncssh.SSHClientConnection, bool]:
+        """The connection, and whether it was made just now."""
+        async with self._lock:
+            if self._connection is not None and not self._connection.is_closed():
+                return self._connection, False
+            self._connection = await _connect(self._way)
+            return self._connection, True
+
+    async def _stream(self, connection: asyncssh.SSHClientConnection, path: str) -> Stream:
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+        self._streams += 1
+        try:
+            reader, writer = await asyncio.wait_for(
+                connection.open_unix_connection(
+                    path, encoding=None, window=WINDOW_BYTES, max_pktsize=PACKET_BYTES
+                ),
+                ssh.CONNECT_TIMEOUT_S,
+            )
+        except BaseException as error:
+            self.give_back()
+            if isinstance(error, asyncio.TimeoutError):
+                raise HostUnreachable("no answer to a request for a stream") from error
+            if isinstance(error, asyncssh.ChannelOpenError):
+                why = "forbidden by its sshd" if error.code == REFUSED else "not opened"
+                raise Unsupported(f"{path}: {why}: {error.reason}") from error
+            raise
+        return Stream(self, reader, writer)
+
+
+_lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Way, _Line]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+async def open_unix(way: Way, path: str) -> Stream:
+    """A stream to the unix socket ``path`` on that host, as its user there.
+
+    HostUnreachable: no connection, or not the pinned host. Unsupported: the host's sshd does not
+    forward to sockets, or that user may not open this one, or nobody listens at it.
+    """
+    if not path.startswith("/"):
+        raise Unsupported(f"not a socket's path: {path!r}")
+    lines = _lines.setdefault(asyncio.get_running_loop(), {})
+    return await lines.setdefault(way, _Line(way)).open(path)
+
+
+def close_all() -> None:
+    """Close what this event loop has open (at its end)."""
+    for line in _lines.pop(asyncio.get_running_loop(), {}).values():
+        line.close()
+
+
+async def _connect(way: Way) -> asyncssh.SSHClientConnection:
+    address, port = uri.checked_address(way.address), uri.checked_port(way.port)
+    user = uri.checked_username(way.username) if way.username else _this_user()
+    known = ssh.known_hosts(address, port or ssh.DEFAULT_PORT, way.ssh_host_key)
+    key = ssh.identity(way.directory)
+    connecting = asyncssh.connect(
+        address,
+        port or ssh.DEFAULT_PORT,
+        username=user,
+        known_hosts=known.encode(),
+        config=None,  # nobody's ~/.ssh/config
+        # As OpenSSH does for libvirt: our key, or the account's own where we have none.
+        client_keys=[str(key)] if key.exists() else (),
+        agent_path=None,
+        preferred_auth="publickey",
+        keepalive_interval=ssh.ALIVE_INTERVAL_S,
+        keepalive_count_max=ssh.ALIVE_COUNT,
+    )
+    try:
+        return await asyncio.wait_for(connecting, ssh.CONNECT_TIMEOUT_S)
+    except asyncio.TimeoutError as error:
+        raise HostUnreachable(f"no SSH within {ssh.CONNECT_TIMEOUT_S} s") from error
+    except (OSError, asyncssh.Error, asyncssh.KeyImportError) as error:
+        raise HostUnreachable(f"SSH: {error}") from error
+
+
+def _this_user() -> str:
+    return pwd.getpwuid(os.getuid()).pw_name
