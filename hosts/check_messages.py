@@ -137,6 +137,18 @@ messages.register(
         "check.tpm_emulator.pass": _("A TPM can be emulated."),
         "check.tpm_emulator": _("No TPM emulator: machines with a TPM cannot start here."),
         "check.tpm_emulator.todo": _("If you want machines with a TPM, install swtpm."),
+        "check.consoles_closed.pass": _(
+            "No screen and no serial line of a machine listens on the network."
+        ),
+        "check.consoles_closed": _(
+            "Open to the network, so that anybody who reaches this host may look or type: "
+            "%(machines)s."
+        ),
+        "check.consoles_closed.todo": _(
+            "Machines that this site made listen on no port: somebody changed these, or made them. "
+            "Edit each (virsh edit): “<listen type='socket'/>” within <graphics>, “type='pty'” "
+            "for a serial line; then stop it and start it."
+        ),
         "check.vhost_net.pass": _("The kernel speeds up virtio networking (vhost-net)."),
         "check.vhost_net": _("The kernel does not speed up virtio networking."),
         "check.vhost_net.todo": _("Load the module vhost_net. Networks work without it, slower."),

@@ -120,6 +120,22 @@ def write_probe(host_id: int, probe: Check) -> Host:
     return host
 
 
+def write_check(host_id: int, check: Check) -> bool:
+    """Puts one finding in the place of what was found before. True when that is news. Inside the
+    caller's transaction. Raises Host.DoesNotExist."""
+    host = Host.objects.select_for_update().get(pk=host_id)
+    new = _check_json(check)
+    known = {one["key"]: at for at, one in enumerate(host.checks)}
+    if check.key not in known:
+        host.checks = [*host.checks, new]
+    elif host.checks[known[check.key]] == new:
+        return False
+    else:
+        host.checks[known[check.key]] = new
+    host.save(update_fields=["checks"])
+    return True
+
+
 def acceleration(
     *, domain_types: Iterable[str], cpu_virt_flag: bool, probe: str | None
 ) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from django.core.exceptions import ValidationError
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from accounts.models import User
-    from hosts.virt.spec import HostSample, NetworkFacts, PoolFacts
+    from hosts.virt.spec import Check, HostSample, NetworkFacts, PoolFacts
+
+log = logging.getLogger(__name__)
 
 ADMINS = "admins"
 REFRESH = "host.refresh"
@@ -299,6 +302,20 @@ def note_sample(host: Host, sample: HostSample) -> None:
         sampled_at=now,
         last_seen_at=now,
     )
+
+
+@transaction.atomic
+def note_exposure(host: Host, check: Check) -> None:
+    """What the watcher found of screens and serial lines that listen on the network."""
+    if inventory.write_check(host.pk, check):
+        log.log(
+            logging.WARNING if check.result == "fail" else logging.INFO,
+            "%s: %s: %s",
+            host,
+            check.key,
+            check.params.get("machines", check.result),
+        )
+        _announce(host)
 
 
 @transaction.atomic

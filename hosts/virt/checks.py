@@ -35,6 +35,7 @@ KEYS: dict[str, str] = {
     "cgroup_devices": "Machines are kept from the host's devices (cgroup devices).",
     "cgroup_blkio": "The kernel can share disk bandwidth (cgroup blkio).",
     "iommu": "Devices of the host can be handed to machines (IOMMU).",
+    "consoles_closed": "No screen and no serial line listens on the network.",
     "secure_guest": "Encrypted machines are possible (SEV, TDX, Secure Execution).",
 }
 

@@ -56,6 +56,8 @@ class Timing:
     leases_waiting: float = 1.5  # while somebody waits for an address
     leases_idle: float = 30.0
     channels: float = 2.0
+    exposure: float = 600.0  # what listens on the network; at once on connecting
+    exposure_after_start: float = 5.0
     # A guest that has powered itself off may be restarting: what its host says so much later
     # counts. Only then: whatever virsh does to a domain shows at once.
     stop_settles: float = 0.7
@@ -108,6 +110,7 @@ class HostWatch:
             "sample": self._sample,
             "leases": self._leases,
             "channels": self._channels,
+            "exposure": self._exposure,
         }
 
     def start(self) -> None:
@@ -243,6 +246,8 @@ class HostWatch:
             session.recheck[uuid] = time.monotonic() + self._timing.stop_settles
             return
         session.recheck.pop(uuid, None)
+        if facts.state is DomainState.RUNNING and session.states.get(uuid) is not facts.state:
+            session.bring_forward("exposure", within_s=self._timing.exposure_after_start)
         session.states[uuid] = facts.state
         self._tell_domain(session, uuid, facts, event)
         if facts.state is DomainState.RUNNING:
@@ -300,6 +305,10 @@ class HostWatch:
         networks = session.hypervisor.list_networks()
         services.note_storage_and_networks(self.host, pools, networks)
         return self._timing.inventory
+
+    def _exposure(self, session: _Session) -> float:
+        services.note_exposure(self.host, session.hypervisor.exposure())
+        return self._timing.exposure
 
     def _leases(self, session: _Session) -> float:
         wanted = any(listener.leases_wanted(self.host) for listener in listeners())

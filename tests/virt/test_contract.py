@@ -159,6 +159,12 @@ def test_the_checks_have_known_keys(world: World) -> None:
     assert {check.result for check in checks} <= {"pass", "warn", "fail", "note"}
 
 
+def test_nothing_of_a_running_machine_listens_on_the_network(world: World) -> None:
+    spec = world.started()
+    check = world.hypervisor.exposure()
+    assert (check.key, spec.name in check.params.get("machines", "")) == ("consoles_closed", False)
+
+
 # --- domains --------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import libvirt
 
-from hosts.virt import capabilities, checks, probe
+from hosts.virt import capabilities, checks, exposure, probe
 from hosts.virt.client.base import Calls
 from hosts.virt.connection import Connection
 from hosts.virt.spec import Check, HostFacts, HostSample
@@ -42,10 +42,28 @@ class HostCalls(Calls):
         facts = self.facts()
         local = None if self.connection.remote else checks.run_virt_host_validate()
         support = self.connection.call(lambda conn: guest_support(conn, facts.domain_types))
-        return checks.assess(facts, support, local)
+        return [*checks.assess(facts, support, local), self.exposure()]
+
+    def exposure(self) -> Check:
+        return exposure.check(self.connection.call(_exposed))
 
     def probe_acceleration(self, *, timeout_s: float = 20) -> Check:
         return probe.acceleration(self.connection, self.facts(), timeout_s=timeout_s)
+
+
+def _exposed(conn: Any) -> dict[str, list[str]]:
+    """By name, for every domain that runs."""
+    running = conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+    return {dom.name(): _exposed_by(dom) for dom in running}
+
+
+def _exposed_by(dom: Any) -> list[str]:
+    try:
+        return exposure.exposed(dom.XMLDesc(0))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return []  # gone in between
+        raise
 
 
 def cpu_percent(before: dict[str, int] | None, now: dict[str, int]) -> float | None:

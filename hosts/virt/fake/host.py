@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 from uuid import NAMESPACE_DNS, uuid5
 
+from hosts.virt import exposure
 from hosts.virt.errors import NoSuchNetwork
 from hosts.virt.fake.state import FakeState, counted
 from hosts.virt.spec import (
@@ -23,6 +24,7 @@ class FakeHost(FakeState):
 
     probe_result: Check | None = None
     check_results: list[Check] | None = None
+    exposed_domains: dict[str, list[str]] = {}
 
     @counted
     def ping(self) -> None:
@@ -68,7 +70,12 @@ class FakeHost(FakeState):
             Check(key="cpu_virtualization", result=kvm),
             Check(key="kvm_listed", result=kvm),
             Check(key="tun", result="pass"),
+            exposure.check(self.exposed_domains),
         ]
+
+    @counted
+    def exposure(self) -> Check:
+        return exposure.check(self.exposed_domains)
 
     @counted
     def probe_acceleration(self, *, timeout_s: float = 20) -> Check:  # noqa: ARG002 - protocol
