@@ -17,7 +17,13 @@ from hosts.virt.xml.build import parse
 
 KEY = "consoles_closed"
 NAMED = 5  # so many are named, the rest counted
-LINES = ("serial", "console", "parallel", "channel")
+# libvirt shows a serial line as the console again.
+LINES = {
+    "serial": "serial line",
+    "console": "serial line",
+    "parallel": "parallel line",
+    "channel": "channel",
+}
 
 
 def exposed(text: str) -> list[str]:
@@ -30,12 +36,12 @@ def exposed(text: str) -> list[str]:
         for address in _addresses(graphics)
         if not is_local(address)
     ]
-    for tag in LINES:
+    for tag, word in LINES.items():
         for line in root.iterfind(f"./devices/{tag}"):
             for source in line.iterfind("source[@mode='bind']"):
                 address = source.get("host")
                 if line.get("type") in ("tcp", "udp") and not is_local(address or ""):
-                    found.append(f"{tag} on {address or '0.0.0.0'}:{source.get('service')}")  # noqa: S104
+                    found.append(f"{word} on {address or '0.0.0.0'}:{source.get('service')}")  # noqa: S104
     return list(dict.fromkeys(found))
 
 

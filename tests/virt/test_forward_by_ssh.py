@@ -39,7 +39,9 @@ class Door(asyncssh.SSHServer):
         return key.export_public_key() == self.there.allowed
 
     def unix_connection_requested(self, dest_path: str) -> bool:
-        return self.there.forwards
+        if not self.there.forwards:  # as OpenSSH says it
+            raise asyncssh.ChannelOpenError(sshforward.REFUSED, "open failed")
+        return True
 
 
 @dataclass

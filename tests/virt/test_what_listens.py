@@ -44,8 +44,8 @@ CHANNEL = "<channel type='unix'><source mode='bind' path='/run/x.sock'/></channe
         (ON_A_NETWORK, ["SPICE on 192.168.122.1:5902", "SPICE on 192.168.122.1:5903"]),
         (IPV6, ["VNC on :::5904"]),
         ("<graphics type='vnc' port='5900'/>", ["VNC on ?:5900"]),
-        (TCP, ["serial on 0.0.0.0:4555"]),
-        (UDP, ["console on 0.0.0.0:4556"]),
+        (TCP + TCP.replace("serial", "console"), ["serial line on 0.0.0.0:4555"]),
+        (UDP, ["serial line on 0.0.0.0:4556"]),
     ],
 )
 def test_what_is_exposed(devices: str, found: list[str]) -> None:
