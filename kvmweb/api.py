@@ -16,6 +16,7 @@ from hosts.api import router as hosts_router
 from jobs.api import router as jobs_router
 from kvmweb import __version__, problems
 from vms.api import router as vms_router
+from vms.consoles.api import router as consoles_router
 from vms.images.api import router as images_router
 from vms.snapshots.api import router as snapshots_router
 
@@ -44,6 +45,7 @@ for _router in (
     jobs_router,
     hosts_router,
     vms_router,
+    consoles_router,
     images_router,
     snapshots_router,
 ):

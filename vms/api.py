@@ -159,23 +159,6 @@ class EventOut(Schema):
     job: UUID | None
 
 
-class ConsoleIn(Schema):
-    model_config = ConfigDict(extra="forbid")
-
-    kind: Literal["vnc"] = "vnc"
-    mode: Literal["view", "control"] | None = Field(
-        None, description="default: control where you may, else view"
-    )
-
-
-class ConsoleOut(Schema):
-    url: str
-    protocols: list[str]
-    kind: str
-    mode: str
-    expires_at: datetime
-
-
 # --- machines ------------------------------------------------------------------------------------
 
 
@@ -310,23 +293,6 @@ def vm_timeline(request: HttpRequest, uuid: str, paging: Query[Paging]) -> dict[
         for e in entries
     ]
     return {"items": items, "count": vm.events.count()}
-
-
-@router.post("/vms/{uuid}/console", response=ConsoleOut, summary="Leave to open its console once")
-def open_console(request: HttpRequest, uuid: str, wanted: ConsoleIn) -> dict[str, Any]:
-    from vms.consoles import tickets
-
-    identity = _identity(request)
-    vm = queries.one(identity.user, uuid)
-    ticket = tickets.issue(
-        user=identity.user,
-        vm=vm,
-        kind=wanted.kind,
-        mode=wanted.mode or "",
-        session_key=identity.session_key,
-        api_token=identity.token,
-    )
-    return ticket.answer(request)
 
 
 @router.get("/vms/{uuid}/screenshot", summary="Its screen, as it was seen last")

@@ -6,17 +6,19 @@ class VmsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from accounts import handovers
+        from accounts import handovers, policy
         from jobs import reconcile
         from vms import jobs, messages, ownership  # noqa: F401 - messages registers the codes' texts
+        from vms.consoles import invites, sessions, tickets  # sessions hears of revocations
         from vms.consoles import messages as console_messages  # noqa: F401
-        from vms.consoles import sessions, tickets  # noqa: F401 - sessions hears of revocations
         from vms.provisioning import outcome
 
         jobs.register()
         handovers.register(ownership.MACHINES)
         reconcile.register_reconciler(outcome.forget_passwords)
         reconcile.register_reconciler(tickets.delete_old)
+        reconcile.register_reconciler(sessions.end_lost)
+        policy.register_grant(invites.grants)
 
         from vms import reconcile as machine_reconcile
         from vms import watching

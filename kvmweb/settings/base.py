@@ -255,6 +255,13 @@ SITE_MARK = env.str(
 )
 CONSOLE_CARRIER = env.str("KVMWEB_CONSOLE_CARRIER", default="asgi")  # asgi | websockify
 CONSOLE_TICKET_TTL_S = 30
+# Who sees a console's recording being made is told so. "owner": when the owner, a manager of the
+# team or an admin starts one; "always": every console, as long as it is open; "never".
+CONSOLE_RECORDING = env.str("KVMWEB_CONSOLE_RECORDING", default="owner")
+RECORDINGS_DIR = Path(env.str("KVMWEB_RECORDINGS_DIR", default=str(VAR_DIR / "recordings")))
+RECORDING_MAX_MIB = env.int("KVMWEB_RECORDING_MAX_MIB", default=256)  # of one
+RECORDINGS_MAX_MIB = env.int("KVMWEB_RECORDINGS_MAX_MIB", default=5 * 1024)  # of all
+RECORDING_DAYS = env.int("KVMWEB_RECORDING_DAYS", default=30)
 CONSOLE_IDLE_TIMEOUT_S = env.int("KVMWEB_CONSOLE_IDLE_TIMEOUT_S", default=3600)
 # After this a guest that was asked to shut down counts as ignoring it: force off is offered.
 GUEST_PATIENCE_S = env.int("KVMWEB_GUEST_PATIENCE_S", default=60)

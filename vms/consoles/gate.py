@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
@@ -35,6 +36,8 @@ CLOSE_CODES = {
     "deleted": 4404,
     "idle": 4408,
     "limit": 4409,
+    "handed_over": 4411,  # somebody else has control now: ask for a new ticket
+    "control_given": 4412,  # this viewer has control now: ask for a new ticket
     "protocol": 4400,
     "refused": 4403,
     "unavailable": 4503,
@@ -98,6 +101,8 @@ async def close_console(console: Console, reason: str) -> None:
 
 
 def reason_of(error: DomainError) -> str:
+    if error.code == "console.held":
+        return "handed_over"
     return {429: "too_many", 503: "unavailable"}.get(error.status, "refused")
 
 
@@ -114,8 +119,8 @@ async def watch(console: Console) -> str:
                 return "idle"
             if now - console.began_at > ABSOLUTE_LIMIT_S:
                 return "limit"
-            if not await database_sync_to_async(tickets.still_allowed)(console.grant):
-                return "revoked"
+            if reason := await database_sync_to_async(tickets.why_ended)(console.grant):
+                return reason
             await database_sync_to_async(sessions.touch)(
                 console.session, bytes_in=console.bytes_in, bytes_out=console.bytes_out
             )
@@ -124,7 +129,7 @@ async def watch(console: Console) -> str:
 
 
 async def _told_to_end(console: Console) -> str:
-    """Waits for ``console.end`` in one of this console's groups. Without Redis: for ever."""
+    """Waits in this console's groups for a message that ends it. Without Redis: for ever."""
     layer = get_channel_layer()
     if layer is None:
         await asyncio.Event().wait()
@@ -148,10 +153,21 @@ async def _told_to_end(console: Console) -> str:
                 await asyncio.sleep(2)
                 channel, joined = "", []
                 continue
-            if message.get("ask") and await database_sync_to_async(tickets.still_allowed)(grant):
-                continue
-            return str(message.get("reason", "revoked"))
+            if reason := await _reason_in(message, grant):
+                return reason
     finally:
         for group in joined:
             with contextlib.suppress(OSError):
                 await layer.group_discard(group, channel)
+
+
+async def _reason_in(message: dict[str, Any], grant: tickets.Grant) -> str:
+    """Why this message ends the console of ``grant``; ``""``: it does not."""
+    if message.get("type") == "console.mode":
+        has_it = message.get("holder") == grant.user.pk
+        if grant.mode == "control":
+            return "" if has_it else "handed_over"
+        return "control_given" if has_it else ""
+    if message.get("ask"):
+        return await database_sync_to_async(tickets.why_ended)(grant)
+    return str(message.get("reason", "revoked"))

@@ -17,9 +17,69 @@ def _opened(params: Mapping[str, Any]) -> str:
     return gettext("Console opened")
 
 
+def _closed(params: Mapping[str, Any]) -> str:
+    return {
+        "stopped": gettext("Console closed: the machine stopped"),
+        "revoked": gettext("Console closed: access was taken back"),
+        "signed_out": gettext("Console closed: signed out"),
+        "idle": gettext("Console closed: nothing was done for long"),
+    }.get(str(params.get("reason")), gettext("Console closed"))
+
+
+def _taken(params: Mapping[str, Any]) -> str:
+    if params.get("before"):
+        return gettext("Console control taken from %(before)s") % params
+    return gettext("Console control taken")
+
+
+def _invited(params: Mapping[str, Any]) -> str:
+    if params.get("mode") == "view":
+        return gettext("Invite to view the console made")
+    return gettext("Invite to control the console made")
+
+
+def _joined(params: Mapping[str, Any]) -> str:
+    if params.get("mode") == "view":
+        return gettext("Joined the console by an invite, to view only")
+    return gettext("Joined the console by an invite")
+
+
 messages.register(
     {
         "timeline.console.opened": _opened,
+        "timeline.console.closed": _closed,
+        "timeline.console.taken": _taken,
+        "timeline.console.given": _("Console control handed to %(to)s"),
+        "timeline.console.released": _("Console control put down"),
+        "timeline.console.invited": _invited,
+        "timeline.console.invite_revoked": _("Invite to the console taken back"),
+        "timeline.console.joined": _joined,
+        "console.held": _(
+            "%(name)s has control of this console. Ask for it, or watch until it is free."
+        ),
+        "console.not_holder": _(
+            "You do not have control of this console, so you cannot hand it on."
+        ),
+        "console.not_here": _("%(name)s is not at this console now. Open the console first."),
+        "console.views_only": _(
+            "%(name)s may only view this console. Invite them to control, then hand it over."
+        ),
+        "console.person": _("There is nobody “%(name)s” at this console."),
+        "console.invite": _(
+            "This invite is not valid: it ended, was taken back, or was not copied whole. Ask "
+            "who sent it for a new one."
+        ),
+        "console.invite_used": _(
+            "This invite was for one person, and somebody has used it. Ask who sent it for a new "
+            "one."
+        ),
+        "console.invite_hours": _("An invite is valid for 1 to %(most)s hours."),
+        "console.invites_many": _(
+            "This console has %(most)s invites already. Take some back, then make a new one."
+        ),
+        "console.per_address": _(
+            "%(most)s consoles are open from your network already. Close one, then open this one."
+        ),
         "console.kind": _("There is no such console here. Choose one of: %(kinds)s."),
         "console.mode": _("A console is opened as “view” or as “control”."),
         "console.not_running": _(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.cache import cache
+from django.db import transaction
 from django.urls import reverse
 from django.utils import timezone
 
@@ -21,6 +22,7 @@ from accounts import policy
 from accounts import sessions as sign_ins
 from accounts.errors import Conflict, Forbidden, Invalid, TooMany
 from accounts.policy import Action
+from vms.consoles import control
 from vms.models import VM, ConsoleTicket
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 SUBPROTOCOL = "binary"
 PREFIX = "ticket."
-KINDS = ("vnc",)
+KINDS = ("vnc", "serial")
 MODES = {"view": Action.CONSOLE_VIEW, "control": Action.CONSOLE_CONTROL}
 ISSUES_PER_MINUTE = 60
 HAS_A_SCREEN = (VM.Observed.RUNNING, VM.Observed.PAUSED)
@@ -76,9 +78,14 @@ def digest(secret: str) -> str:
 
 
 def best_mode(user: User, vm: VM) -> str:
-    """``control`` where the person may, else ``view``. NotFound where they may see nothing."""
+    """``control`` where the person may and nobody else has it, else ``view``. NotFound where they
+    may see nothing."""
     policy.require(user, Action.CONSOLE_VIEW, vm)
-    return "control" if policy.can(user, Action.CONSOLE_CONTROL, vm) else "view"
+    if not policy.can(user, Action.CONSOLE_CONTROL, vm):
+        return "view"
+    holder = control.holder(vm)
+    mine = holder is not None and holder.pk == user.pk
+    return "control" if mine or control.is_free(vm) else "view"
 
 
 def issue(
@@ -87,19 +94,33 @@ def issue(
     vm: VM,
     kind: str = "vnc",
     mode: str = "",
+    take: bool = False,
     session_key: str = "",
     api_token: ApiToken | None = None,
 ) -> IssuedTicket:
-    """A ticket after the one door has said yes. Invalid, NotFound, Forbidden, Conflict, TooMany."""
+    """A ticket after the one door has said yes. Invalid, NotFound, Forbidden, Conflict, TooMany.
+
+    Without ``mode``: ``best_mode``. A ticket with control takes it where it is free; where another
+    has it that is Conflict ``console.held``, unless ``take`` is asked by who may take it back.
+    """
     if kind not in KINDS:
         raise Invalid("console.kind", fields={"kind": "console.kind"}, kinds=", ".join(KINDS))
-    mode = mode or best_mode(user, vm)
+    wished = mode
+    mode = mode or ("control" if take else best_mode(user, vm))
     if mode not in MODES:
         raise Invalid("console.mode", fields={"mode": "console.mode"})
     policy.require(user, MODES[mode], vm)
     if vm.observed not in HAS_A_SCREEN:
         raise Conflict("console.not_running", name=vm.name)
     _throttle(user)
+    if mode == "control":
+        try:
+            with transaction.atomic():
+                control.claim(vm, user, take=take)
+        except Conflict:
+            if wished or take:
+                raise
+            mode = "view"  # somebody was quicker
     secret = secrets.token_urlsafe(32)
     expires_at = timezone.now() + timedelta(seconds=settings.CONSOLE_TICKET_TTL_S)
     ConsoleTicket.objects.create(
@@ -141,6 +162,9 @@ def redeem(secret: str, *, kind: str) -> Grant:
     )
     if not still_allowed(grant):
         raise Forbidden("console.ticket")
+    if grant.mode == "control":
+        with transaction.atomic():
+            control.claim(grant.vm, grant.user)  # Conflict: it has moved since
     return grant
 
 
@@ -152,17 +176,31 @@ def still_allowed(grant: Grant) -> bool:
         return False
     if grant.session_key and not sign_ins.is_live(grant.session_key, user):
         return False
-    if grant.api_token_id and not _token_lives(grant.api_token_id):
-        return False
+    if grant.api_token_id:
+        token = _living_token(grant.api_token_id)
+        if token is None:
+            return False
+        user.acts_as_member = "admin" not in token.scopes  # as where the ticket was asked for
     return policy.can(user, MODES[grant.mode], vm)
 
 
-def _token_lives(token_id: int) -> bool:
+def why_ended(grant: Grant) -> str:
+    """The reason why this console must end now, ``""`` when it may go on."""
+    if not still_allowed(grant):
+        return "revoked"
+    if grant.mode == "control":
+        holder = control.holder(grant.vm)
+        if holder is None or holder.pk != grant.user.pk:
+            return "handed_over"
+    return ""
+
+
+def _living_token(token_id: int) -> ApiToken | None:
     from accounts.models import ApiToken
 
     now = timezone.now()
     token = ApiToken.objects.filter(pk=token_id, revoked_at__isnull=True).first()
-    return token is not None and (token.expires_at is None or token.expires_at > now)
+    return token if token and (token.expires_at is None or token.expires_at > now) else None
 
 
 def _throttle(user: User) -> None:

@@ -1,0 +1,239 @@
+"""The API of consoles: tickets, who is here, control, invites. GETs read the database only."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from django.http import HttpRequest
+from django.urls import reverse
+from ninja import Field, Router, Schema
+from pydantic import ConfigDict
+
+from accounts.apiauth import Identity, Page, user_auth
+from accounts.errors import NotFound
+from accounts.models import User
+from vms.consoles import sharing, tickets
+from vms.models import VM, ConsoleInvite
+
+router = Router(tags=["consoles"], auth=user_auth)
+
+
+class ConsoleIn(Schema):
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["vnc", "serial"] = "vnc"
+    mode: Literal["view", "control"] | None = Field(
+        None, description="default: control where you may and nobody else has it, else view"
+    )
+    take: bool = Field(default=False, description="take control back from who has it")
+
+
+class ConsoleOut(Schema):
+    url: str
+    protocols: list[str]
+    kind: str
+    mode: str
+    expires_at: datetime
+
+
+class PersonOut(Schema):
+    user_id: int
+    name: str
+    kind: str
+    mode: str
+    since: datetime
+    is_me: bool
+    invited: bool
+
+
+class MayOut(Schema):
+    ask: bool
+    give: bool
+    take: bool
+    release: bool
+    invite: bool
+    record: bool
+
+
+class SharingOut(Schema):
+    people: list[PersonOut]
+    holder_id: int | None
+    holder_name: str
+    asks: list[PersonOut]
+    i_asked: bool
+    i_may: MayOut
+
+
+class GiveIn(Schema):
+    model_config = ConfigDict(extra="forbid")
+
+    to: int | str = Field(description="a person at this console, by id or user name")
+
+
+class InviteIn(Schema):
+    model_config = ConfigDict(extra="forbid")
+
+    mode: Literal["view", "control"] = "view"
+    once: bool = Field(default=False, description="for the first person who joins, and no other")
+    hours: int = Field(24, description="how long it is valid")
+
+
+class InviteOut(Schema):
+    id: int
+    mode: str
+    once: bool
+    made_by: str
+    made_at: datetime
+    expires_at: datetime
+    used_by: list[str]
+
+
+class NewInviteOut(InviteOut):
+    url: str = Field(description="the link; told this once")
+
+
+# --- tickets -------------------------------------------------------------------------------------
+
+
+@router.post("/vms/{uuid}/console", response=ConsoleOut, summary="Leave to open its console once")
+def open_console(request: HttpRequest, uuid: str, wanted: ConsoleIn) -> dict[str, Any]:
+    identity = _identity(request)
+    ticket = tickets.issue(
+        user=identity.user,
+        vm=sharing.machine(identity.user, uuid),
+        kind=wanted.kind,
+        mode=wanted.mode or "",
+        take=wanted.take,
+        session_key=identity.session_key,
+        api_token=identity.token,
+    )
+    return ticket.answer(request)
+
+
+# --- who is here ---------------------------------------------------------------------------------
+
+
+@router.get("/vms/{uuid}/console/sharing", response=SharingOut, summary="Who is at its console")
+def console_sharing(request: HttpRequest, uuid: str) -> sharing.SharingState:
+    return _sharing(request, uuid)
+
+
+@router.post("/vms/{uuid}/console/ask", response=SharingOut, summary="Ask for control")
+def ask_for_control(request: HttpRequest, uuid: str) -> sharing.SharingState:
+    """Where nobody has control, it is yours at once."""
+    user = _identity(request).user
+    sharing.ask(sharing.machine(user, uuid), actor=user)
+    return _sharing(request, uuid)
+
+
+@router.delete("/vms/{uuid}/console/ask", response=SharingOut, summary="Ask no longer")
+def withdraw_ask(request: HttpRequest, uuid: str) -> sharing.SharingState:
+    user = _identity(request).user
+    sharing.withdraw(sharing.machine(user, uuid), actor=user)
+    return _sharing(request, uuid)
+
+
+@router.post("/vms/{uuid}/console/give", response=SharingOut, summary="Hand control over")
+def give_control(request: HttpRequest, uuid: str, wanted: GiveIn) -> sharing.SharingState:
+    user = _identity(request).user
+    vm = sharing.machine(user, uuid)
+    sharing.give(vm, actor=user, to=_person_at(vm, user, wanted.to))
+    return _sharing(request, uuid)
+
+
+@router.post("/vms/{uuid}/console/take", response=SharingOut, summary="Take control")
+def take_control(request: HttpRequest, uuid: str) -> sharing.SharingState:
+    """Back from another: owner, manager of the team, admin."""
+    user = _identity(request).user
+    sharing.take(sharing.machine(user, uuid), actor=user)
+    return _sharing(request, uuid)
+
+
+@router.post("/vms/{uuid}/console/release", response=SharingOut, summary="Put control down")
+def release_control(request: HttpRequest, uuid: str) -> sharing.SharingState:
+    user = _identity(request).user
+    sharing.release(sharing.machine(user, uuid), actor=user)
+    return _sharing(request, uuid)
+
+
+# --- invites -------------------------------------------------------------------------------------
+
+
+@router.get(
+    "/vms/{uuid}/console/invites", response=Page[InviteOut], summary="Invites that are valid"
+)
+def list_invites(request: HttpRequest, uuid: str) -> dict[str, Any]:
+    user = _identity(request).user
+    rows = sharing.list_invites(sharing.machine(user, uuid), actor=user)
+    return {"items": [_invite(row) for row in rows], "count": len(rows)}
+
+
+@router.post(
+    "/vms/{uuid}/console/invites", response={201: NewInviteOut}, summary="Invite to its console"
+)
+def make_invite(request: HttpRequest, uuid: str, wanted: InviteIn) -> tuple[int, dict[str, Any]]:
+    """The link is for people who can sign in here. It opens the console, not the machine."""
+    user = _identity(request).user
+    row, token = sharing.invite(
+        sharing.machine(user, uuid),
+        actor=user,
+        mode=wanted.mode,
+        once=wanted.once,
+        hours=wanted.hours,
+    )
+    path = f"{reverse('dashboard')}console/join/{token}/"
+    return 201, _invite(row) | {"url": request.build_absolute_uri(path)}
+
+
+@router.delete(
+    "/vms/{uuid}/console/invites/{invite_id}", response={204: None}, summary="Take an invite back"
+)
+def revoke_invite(request: HttpRequest, uuid: str, invite_id: int) -> tuple[int, None]:
+    """Consoles of those who came by it end at once."""
+    user = _identity(request).user
+    vm = sharing.machine(user, uuid)
+    sharing.require_steward(vm, user)
+    row = ConsoleInvite.objects.select_related("vm").filter(vm=vm, pk=invite_id).first()
+    if row is None:
+        raise NotFound
+    sharing.revoke_invite(row, actor=user)
+    return 204, None
+
+
+# --- inside --------------------------------------------------------------------------------------
+
+
+def _identity(request: HttpRequest) -> Identity:
+    identity: Identity = request.auth  # type: ignore[attr-defined]
+    return identity
+
+
+def _sharing(request: HttpRequest, uuid: str) -> sharing.SharingState:
+    user = _identity(request).user
+    return sharing.state(sharing.machine(user, uuid), user)
+
+
+def _person_at(vm: VM, user: User, wanted: int | str) -> User:
+    """Only people at this console are found: names of others are nobody's business here."""
+    here = {person.user_id for person in sharing.state(vm, user).people}
+    rows = User.objects.filter(pk__in=here, is_active=True)
+    if isinstance(wanted, int):
+        found = rows.filter(pk=wanted).first()
+    else:
+        found = rows.filter(username=wanted).first()
+    if found is None:
+        raise NotFound("console.person", name=str(wanted)[:64])
+    return found
+
+
+def _invite(row: ConsoleInvite) -> dict[str, Any]:
+    return {
+        "id": row.pk,
+        "mode": row.mode,
+        "once": row.once,
+        "made_by": row.made_by.display_name(),
+        "made_at": row.made_at,
+        "expires_at": row.expires_at,
+        "used_by": [use.user.display_name() for use in row.uses.all()],
+    }
