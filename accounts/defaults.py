@@ -17,6 +17,10 @@ SITE_LIMITS = {
     Resource.RUNNING_VCPUS: QuotaLimit.UNLIMITED,
     Resource.RUNNING_MEMORY_MIB: QuotaLimit.UNLIMITED,
     Resource.SNAPSHOTS: 20,
+    Resource.BACKUPS_GIB: 200,
+    Resource.PORTS: 20,
+    Resource.TEMPLATES: 10,
+    Resource.IMAGES_GIB: 50,
 }
 
 

@@ -160,6 +160,8 @@ class LimitsForm(forms.Form):
         Resource.MEMORY_MIB: "MiB",
         Resource.RUNNING_MEMORY_MIB: "MiB",
         Resource.DISK_GIB: "GiB",
+        Resource.BACKUPS_GIB: "GiB",
+        Resource.IMAGES_GIB: "GiB",
     }
 
     def __init__(self, *args: Any, inherits: bool, **kwargs: Any) -> None:

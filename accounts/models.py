@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractUser
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
+from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext_lazy as _
 
@@ -200,6 +201,10 @@ class Resource(models.TextChoices):
     RUNNING_MEMORY_MIB = "running_memory_mib", _("Memory of running machines")
     DISK_GIB = "disk_gib", _("Disk")
     SNAPSHOTS = "snapshots", _("Snapshots")
+    BACKUPS_GIB = "backups_gib", _("Backups")
+    PORTS = "ports", _("Published ports")
+    TEMPLATES = "templates", _("Templates")
+    IMAGES_GIB = "images_gib", _("Images")
 
 
 class QuotaLimit(models.Model):
@@ -244,14 +249,22 @@ class QuotaLimit(models.Model):
 
 
 class Allocation(models.Model):
-    """What a machine holds of its team's quota. Usage is always the SUM of these rows."""
+    """What a machine, or another thing of a team, holds of the team's quota. Usage is always the
+    SUM of these rows.
+
+    ``subject`` names the part that it is for, like ``snapshot:12``, so that a part can be given
+    back alone; what belongs to no machine (``template:3``) has only its subject.
+    """
 
     class State(models.TextChoices):
         HELD = "held"  # promised to a job that has not had its effect yet
         ACTIVE = "active"  # confirmed by the hypervisor
         RELEASING = "releasing"  # still counted until the hypervisor has confirmed
 
-    vm = models.ForeignKey("vms.VM", on_delete=models.PROTECT, related_name="allocations")
+    vm = models.ForeignKey(
+        "vms.VM", null=True, blank=True, on_delete=models.PROTECT, related_name="allocations"
+    )
+    subject = models.CharField(max_length=64, blank=True, default="")
     team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="allocations")
     user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="allocations")
     resource = models.CharField(max_length=20, choices=Resource.choices)
@@ -260,9 +273,56 @@ class Allocation(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        indexes = [models.Index(fields=["team", "resource"]), models.Index(fields=["user", "team"])]
+        indexes = [
+            models.Index(fields=["team", "resource"]),
+            models.Index(fields=["user", "team"]),
+            models.Index(
+                fields=["subject"], condition=~Q(subject=""), name="allocation_by_subject"
+            ),
+        ]
         constraints = [
             models.CheckConstraint(name="allocation_positive", condition=Q(amount__gt=0)),
+            models.CheckConstraint(
+                name="allocation_is_for_something", condition=Q(vm__isnull=False) | ~Q(subject="")
+            ),
+        ]
+
+
+class GrantQuerySet(models.QuerySet["QuotaGrant"]):
+    def live(self) -> GrantQuerySet:
+        """Those that count now."""
+        now = timezone.now()
+        return self.filter(
+            Q(expires_at__isnull=True) | Q(expires_at__gt=now),
+            starts_at__lte=now,
+            revoked_at__isnull=True,
+        )
+
+
+class QuotaGrant(models.Model):
+    """More than the limit, for a time: added to it while it is live. Never changed but revoked."""
+
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="grants")
+    # Set: added to the limit of this member in the team, not to the team's.
+    user = models.ForeignKey(User, null=True, blank=True, on_delete=models.CASCADE)
+    resource = models.CharField(max_length=20, choices=Resource.choices)
+    delta = models.BigIntegerField()
+    starts_at = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True, blank=True)  # None: until it is revoked
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = GrantQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["team", "expires_at"])]
+        constraints = [
+            models.CheckConstraint(name="quotagrant_positive", condition=Q(delta__gt=0)),
+            models.CheckConstraint(
+                name="quotagrant_ends_after_its_start",
+                condition=Q(expires_at__isnull=True) | Q(expires_at__gt=F("starts_at")),
+            ),
         ]
 
 

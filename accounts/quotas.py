@@ -1,9 +1,12 @@
 """Limits and what is allocated of them.
 
-Check and allocation happen in one transaction under a lock: on PostgreSQL the team's row, then
-the membership's; on SQLite the writing transaction itself (``transaction_mode=IMMEDIATE``).
-Locks are taken in the order site, team, member. Usage is always the SUM of the allocations:
-there are no counters that could drift.
+Check and allocation happen in one transaction under a lock: on PostgreSQL the team's row, on
+SQLite the writing transaction itself (``transaction_mode=IMMEDIATE``). Whoever changes a limit or
+a grant of the team or of a member in it takes the same lock. Usage is always the SUM of the
+allocations: there are no counters that could drift.
+
+What a member may use is bound twice: by the team's limit and, where the member has one, by their
+own. The limit of either is its own, else the one above it, plus the grants that are live.
 """
 
 from __future__ import annotations
@@ -14,12 +17,13 @@ from typing import Any
 
 from django.db import models, transaction
 from django.db.models import Q, Sum
+from django.db.models.functions import Coalesce
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 
 from accounts import audit, policy
 from accounts.errors import Invalid, QuotaExceeded
-from accounts.models import Allocation, Membership, QuotaLimit, Resource, Team, User
+from accounts.models import Allocation, QuotaGrant, QuotaLimit, Resource, Team, User
 
 Ask = dict[Resource, int]
 UNLIMITED = QuotaLimit.UNLIMITED
@@ -31,12 +35,14 @@ HELD, ACTIVE, RELEASING = (
 LARGEST = 1 << 50  # a limit beyond this is a typing error
 _MIB_PER_GIB = 1024
 _IN_MIB = frozenset({Resource.MEMORY_MIB, Resource.RUNNING_MEMORY_MIB})
+_IN_GIB = frozenset({Resource.DISK_GIB, Resource.BACKUPS_GIB, Resource.IMAGES_GIB})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    hard: int  # UNLIMITED, or the most that may be allocated
+    hard: int  # UNLIMITED, or the most that may be allocated, with what is granted
     scope: str  # QuotaLimit.Scope: where the number comes from
+    granted: int = 0  # of hard, by grants that are live now
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,22 +80,27 @@ class Impact:
 def effective_limits(team: Team, user: User | None = None) -> dict[Resource, Limit]:
     """The limit of each resource: the team's own or the site's default; the member's own where
     that is lower. A resource that nobody limits is unlimited."""
-    of_team, of_member = _limits(team.pk, user.pk if user else None)
-    limits = dict(of_team)
-    for resource, limit in of_member.items():
+    standing = _standing(team.pk, user.pk if user else None)
+    limits = dict(standing.of_team)
+    for resource, limit in standing.of_member.items():
         if _is_lower(limit, limits[resource]):
             limits[resource] = limit
     return limits
 
 
+def team_limits(team: Team) -> dict[Resource, Limit]:
+    return _standing(team.pk, None).of_team
+
+
 def usage(team: Team, user: User | None = None) -> dict[Resource, int]:
     """What the team has allocated, or one member's part of it."""
-    return _usage(team.pk, user.pk if user else None)
+    by_team, by_member = _usage(team.pk, user.pk if user else None)
+    return by_team if user is None else by_member
 
 
 def preview(team: Team, user: User, ask: Mapping[Resource, int]) -> list[Impact]:
     """What ``ask`` would do, without a lock: for forms and the API's dry run."""
-    return _impacts(team.pk, user.pk, ask)
+    return _tightest(_impacts(_standing(team.pk, user.pk), ask))
 
 
 def overview(team: Team, user: User) -> list[Impact]:
@@ -98,30 +109,85 @@ def overview(team: Team, user: User) -> list[Impact]:
 
 
 def allocate(
-    vm: models.Model, ask: Mapping[Resource, int], *, state: Allocation.State = HELD
+    vm: models.Model,
+    ask: Mapping[Resource, int],
+    *,
+    state: Allocation.State = HELD,
+    subject: str = "",
 ) -> None:
     """Take ``ask`` from the quota of the machine's team, for its owner, or raise
-    ``QuotaExceeded``. The caller's transaction holds the lock until it ends."""
-    _must_be_atomic()
-    team_id, user_id = vm.team_id, vm.owner_id  # type: ignore[attr-defined]
-    wanted = _positive(ask)
-    if not wanted:
-        return
-    team = _lock(team_id, user_id)
-    short = [impact for impact in _impacts(team_id, user_id, wanted) if impact.missing]
-    if short:
-        raise _exceeded(team, short)
+    ``QuotaExceeded``. The caller's transaction holds the lock until it ends.
+
+    ``subject`` names a part of the machine ("snapshot:12") that is given back alone, by
+    ``release_subject``.
+    """
+    _take(
+        ask,
+        state=state,
+        vm_id=vm.pk,
+        team_id=vm.team_id,  # type: ignore[attr-defined]
+        user_id=vm.owner_id,  # type: ignore[attr-defined]
+        subject=subject,
+    )
+
+
+def allocate_for(
+    subject: str,
+    ask: Mapping[Resource, int],
+    *,
+    team: Team,
+    user: User,
+    state: Allocation.State = HELD,
+) -> None:
+    """``allocate`` for what belongs to no machine: "template:3", a backup that outlives it."""
+    if not subject:
+        raise ValueError("what is no machine's needs a subject to be found again")
+    _take(ask, state=state, vm_id=None, team_id=team.pk, user_id=user.pk, subject=subject)
+
+
+def count(vm: models.Model, amounts: Mapping[Resource, int]) -> None:
+    """Write down what a machine takes already, over the limit or not: adopted, started outside.
+    Usage says what is true, and blocks the next growth. A resource is counted once."""
+    activate(vm, amounts)
+    held = set(_of(vm, amounts).values_list("resource", flat=True))
     Allocation.objects.bulk_create(
         Allocation(
             vm_id=vm.pk,
-            team_id=team_id,
-            user_id=user_id,
+            team_id=vm.team_id,  # type: ignore[attr-defined]
+            user_id=vm.owner_id,  # type: ignore[attr-defined]
             resource=resource,
             amount=amount,
-            state=state,
+            state=ACTIVE,
         )
-        for resource, amount in wanted.items()
+        for resource, amount in amounts.items()
+        if resource.value not in held and amount > 0
     )
+
+
+def settle(vm: models.Model, amounts: Mapping[Resource, int]) -> None:
+    """The hypervisor has confirmed that the machine takes exactly this of these resources: what
+    was held for a growth that came out smaller, or that is less after a shrink, is given back."""
+    _must_be_atomic()
+    release(vm, amounts)
+    count(vm, amounts)
+
+
+def transfer(vm: models.Model, *, team: Team, user: User) -> None:
+    """Give all that the machine holds to another team or owner, or raise ``QuotaExceeded`` for
+    the receiving side. The caller writes the machine's own row in the same transaction."""
+    _must_be_atomic()
+    lock_teams(vm.team_id, team.pk)  # type: ignore[attr-defined]
+    sums = Allocation.objects.filter(vm_id=vm.pk).order_by().values("resource", "team", "user")
+    ask: Ask = {}
+    for row in sums.annotate(total=Sum("amount")):
+        resource = Resource(row["resource"])
+        ask[resource] = ask.get(resource, 0) + row["total"]
+    stays = vm.team_id == team.pk  # type: ignore[attr-defined]
+    if stays and vm.owner_id == user.pk:  # type: ignore[attr-defined]
+        return
+    impacts = _impacts(_standing(team.pk, user.pk), ask)
+    _refuse(team.pk, [one for one in impacts if not stays or one.scope == QuotaLimit.Scope.MEMBER])
+    Allocation.objects.filter(vm_id=vm.pk).update(team_id=team.pk, user_id=user.pk)
 
 
 def activate(vm: models.Model, resources: Iterable[Resource] | None = None) -> None:
@@ -139,22 +205,12 @@ def release(vm: models.Model, resources: Iterable[Resource] | None = None) -> No
     _of(vm, resources).delete()
 
 
-def settle(vm: models.Model, amounts: Mapping[Resource, int]) -> None:
-    """What the machine really has of these resources, confirmed: replaces all that it holds of
-    them. Growth was allocated before; this gives back the rest."""
-    _must_be_atomic()
-    _of(vm, amounts).delete()
-    Allocation.objects.bulk_create(
-        Allocation(
-            vm_id=vm.pk,
-            team_id=vm.team_id,  # type: ignore[attr-defined]
-            user_id=vm.owner_id,  # type: ignore[attr-defined]
-            resource=resource,
-            amount=amount,
-            state=ACTIVE,
-        )
-        for resource, amount in _positive(amounts).items()
-    )
+def activate_subject(subject: str) -> None:
+    Allocation.objects.filter(subject=_named(subject), state=HELD).update(state=ACTIVE)
+
+
+def release_subject(subject: str) -> None:
+    Allocation.objects.filter(subject=_named(subject)).delete()
 
 
 def lock_team(team: Team | int) -> Team:
@@ -163,6 +219,13 @@ def lock_team(team: Team | int) -> Team:
     _must_be_atomic()
     pk = team.pk if isinstance(team, Team) else team
     return Team.objects.select_for_update().get(pk=pk)
+
+
+def lock_teams(*teams: int) -> None:
+    """Several at once, always in the same order: two transfers that cross do not block each
+    other."""
+    for pk in sorted(set(teams)):
+        lock_team(pk)
 
 
 def set_limit(
@@ -175,9 +238,10 @@ def set_limit(
 ) -> None:
     """Set the limit of the site (no team), a team, or a member in a team; ``None`` inherits.
 
-    Lowering it below what is used destroys nothing: it blocks growth.
+    Lowering it below what is used destroys nothing: it blocks growth. A manager of the team may
+    limit its other members; the rest is for admins.
     """
-    policy.require(actor, policy.Action.SITE_ADMIN)
+    require_may_limit(actor, team, user)
     if hard is not None and not UNLIMITED <= hard <= LARGEST:
         raise Invalid("quota.bad_limit", fields={resource.value: "quota.bad_limit"})
     scope = _scope(team, user)
@@ -207,6 +271,14 @@ def set_limit(
         )
 
 
+def require_may_limit(actor: User, team: Team | None, user: User | None) -> None:
+    """Nobody but an admin raises their own limit, or a limit that binds a whole team."""
+    if team is not None and user is not None and user.pk != actor.pk:
+        policy.require(actor, policy.Action.TEAM_MANAGE, team)
+    else:
+        policy.require(actor, policy.Action.SITE_ADMIN)
+
+
 def set_limits(
     *,
     actor: User,
@@ -220,7 +292,7 @@ def set_limits(
         for resource, hard in limits.items()
         if hard is not None and not UNLIMITED <= hard <= LARGEST
     }
-    policy.require(actor, policy.Action.SITE_ADMIN)
+    require_may_limit(actor, team, user)
     if wrong:
         raise Invalid("quota.bad_limit", fields=wrong)
     with transaction.atomic():
@@ -249,7 +321,7 @@ def amount_text(resource: Resource | str, amount: int) -> str:
         if amount > _MIB_PER_GIB:
             return f"{number_format(amount / _MIB_PER_GIB, decimal_pos=1)} GiB"
         return f"{number_format(amount)} MiB"
-    if kind is Resource.DISK_GIB:
+    if kind in _IN_GIB:
         return f"{number_format(amount)} GiB"
     return number_format(amount)
 
@@ -265,16 +337,66 @@ def _must_be_atomic() -> None:
         raise RuntimeError("quota locks are worth nothing outside a transaction")
 
 
-def _lock(team_id: int, user_id: int) -> Team:
+def _take(
+    ask: Mapping[Resource, int],
+    *,
+    state: Allocation.State,
+    vm_id: int | None,
+    team_id: int,
+    user_id: int,
+    subject: str,
+) -> None:
+    _must_be_atomic()
+    wanted = _positive(ask)
+    if not wanted:
+        return
     team = lock_team(team_id)
-    Membership.objects.select_for_update().filter(team_id=team_id, user_id=user_id).first()
-    return team
+    _refuse(team, _impacts(_standing(team_id, user_id), wanted))
+    Allocation.objects.bulk_create(
+        Allocation(
+            vm_id=vm_id,
+            team_id=team_id,
+            user_id=user_id,
+            subject=subject,
+            resource=resource,
+            amount=amount,
+            state=state,
+        )
+        for resource, amount in wanted.items()
+    )
 
 
 def _positive(ask: Mapping[Resource, int]) -> Ask:
     if any(amount < 0 for amount in ask.values()):
         raise ValueError("an ask is never negative: release what is given back")
     return {Resource(resource): amount for resource, amount in ask.items() if amount}
+
+
+def _named(subject: str) -> str:
+    if not subject:
+        raise ValueError("a subject is needed: without one it would be everybody's")
+    return subject
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Standing:
+    """All that a check needs of one member of one team."""
+
+    of_team: dict[Resource, Limit]  # of every resource
+    of_member: dict[Resource, Limit]  # of those that the member is limited in
+    used_by_team: dict[Resource, int]
+    used_by_member: dict[Resource, int]
+
+
+def _standing(team_id: int, user_id: int | None) -> _Standing:
+    of_team, of_member = _limits(team_id, user_id)
+    used_by_team, used_by_member = _usage(team_id, user_id)
+    return _Standing(
+        of_team=of_team,
+        of_member=of_member,
+        used_by_team=used_by_team,
+        used_by_member=used_by_member,
+    )
 
 
 def _limits(
@@ -292,33 +414,78 @@ def _limits(
     of_team = {resource: Limit(hard=UNLIMITED, scope="site") for resource in Resource}
     of_team |= found["site"]
     of_team |= found["team"]
-    return of_team, found["member"]
+    for_team, for_member = _granted(team_id, user_id)
+    return _with_grants(of_team, for_team), _with_grants(found["member"], for_member)
 
 
-def _usage(team_id: int, user_id: int | None) -> dict[Resource, int]:
-    rows = Allocation.objects.filter(team_id=team_id)
-    if user_id is not None:
-        rows = rows.filter(user_id=user_id)
-    sums = rows.order_by().values("resource").annotate(total=Sum("amount"))
-    used = dict.fromkeys(Resource, 0)
-    used.update({Resource(row["resource"]): row["total"] for row in sums})
-    return used
+def _granted(team_id: int, user_id: int | None) -> tuple[dict[Resource, int], dict[Resource, int]]:
+    """What live grants add: for the team, and for the member."""
+    for_team: dict[Resource, int] = {}
+    for_member: dict[Resource, int] = {}
+    rows = QuotaGrant.objects.live().filter(Q(user=None) | Q(user=user_id), team_id=team_id)
+    for user, resource, delta in rows.order_by().values_list("user", "resource", "delta"):
+        into = for_team if user is None else for_member
+        into[Resource(resource)] = into.get(Resource(resource), 0) + delta
+    return for_team, for_member
 
 
-def _impacts(team_id: int, user_id: int, ask: Mapping[Resource, int]) -> list[Impact]:
-    of_team, of_member = _limits(team_id, user_id)
-    used_by_team = _usage(team_id, None)
-    used_by_member = _usage(team_id, user_id) if of_member else {}
+def _with_grants(
+    limits: dict[Resource, Limit], granted: Mapping[Resource, int]
+) -> dict[Resource, Limit]:
+    return {
+        resource: limit
+        if limit.hard == UNLIMITED or resource not in granted
+        else Limit(
+            hard=limit.hard + granted[resource], scope=limit.scope, granted=granted[resource]
+        )
+        for resource, limit in limits.items()
+    }
+
+
+def _usage(team_id: int, user_id: int | None) -> tuple[dict[Resource, int], dict[Resource, int]]:
+    """What the team uses, and the member's part of it."""
+    by_team, by_member = dict.fromkeys(Resource, 0), dict.fromkeys(Resource, 0)
+    sums = (
+        Allocation.objects.filter(team_id=team_id)
+        .order_by()
+        .values("resource")
+        .annotate(
+            team_total=Sum("amount"),
+            member_total=Coalesce(Sum("amount", filter=Q(user_id=user_id)), 0),
+        )
+    )
+    for row in sums:
+        by_team[Resource(row["resource"])] = row["team_total"]
+        by_member[Resource(row["resource"])] = row["member_total"]
+    return by_team, by_member
+
+
+def _impacts(standing: _Standing, ask: Mapping[Resource, int]) -> list[Impact]:
+    """One for each limit that bears on the ask: the team's, then the member's own.
+
+    In the order that the enum declares: a stable first complaint.
+    """
     impacts = []
-    for resource in Resource:  # in the order that the enum declares: a stable first complaint
+    for resource in Resource:
         if resource not in ask:
             continue
-        impact = _impact(resource, ask[resource], used_by_team[resource], of_team[resource])
-        if resource in of_member:
-            own = _impact(resource, ask[resource], used_by_member[resource], of_member[resource])
-            impact = min(impact, own, key=_headroom)
-        impacts.append(impact)
+        asked = ask[resource]
+        of_team, used = standing.of_team[resource], standing.used_by_team[resource]
+        impacts.append(_impact(resource, asked, used, of_team))
+        if resource in standing.of_member:
+            used = standing.used_by_member[resource]
+            impacts.append(_impact(resource, asked, used, standing.of_member[resource]))
     return impacts
+
+
+def _tightest(impacts: list[Impact]) -> list[Impact]:
+    """For each resource the one that leaves the least."""
+    chosen: dict[Resource, Impact] = {}
+    for impact in impacts:
+        other = chosen.get(impact.resource)
+        if other is None or _headroom(impact) < _headroom(other):
+            chosen[impact.resource] = impact
+    return list(chosen.values())
 
 
 def _impact(resource: Resource, asked: int, used: int, limit: Limit) -> Impact:
@@ -343,23 +510,32 @@ def _is_lower(limit: Limit, other: Limit) -> bool:
     return other.hard == UNLIMITED or limit.hard < other.hard
 
 
-def _exceeded(team: Team, short: list[Impact]) -> QuotaExceeded:
-    first = short[0]
-    params: dict[str, Any] = {
-        "resource": first.resource.value,
-        "scope": first.scope,
-        "team": team.name,
-        "hard": first.hard,
-        "used": first.used,
-        "asked": first.asked,
-        "missing": first.missing,
+def _refuse(team: Team | int, impacts: list[Impact]) -> None:
+    """Raise where a limit would be passed."""
+    short = [impact for impact in impacts if impact.missing]
+    if not short:
+        return
+    row = team if isinstance(team, Team) else Team.objects.get(pk=team)
+    first = min(short, key=lambda impact: (list(Resource).index(impact.resource), -impact.missing))
+    raise QuotaExceeded(
+        "quota.exceeded",
+        **_facts(first),
+        team=row.name,
+        team_id=row.pk,
         # Every limit that is passed, so that a person mends all at once.
-        "short": [
-            {"resource": i.resource.value, "scope": i.scope, "hard": i.hard, "missing": i.missing}
-            for i in short
-        ],
+        short=[_facts(impact) for impact in short],
+    )
+
+
+def _facts(impact: Impact) -> dict[str, Any]:
+    return {
+        "resource": impact.resource.value,
+        "scope": impact.scope,
+        "hard": impact.hard,
+        "used": impact.used,
+        "asked": impact.asked,
+        "missing": impact.missing,
     }
-    return QuotaExceeded("quota.exceeded", **params)
 
 
 def _of(

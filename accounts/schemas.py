@@ -125,6 +125,10 @@ class QuotaAsk(In):
     running_memory_mib: int = Field(0, ge=0, le=1 << 40)
     disk_gib: int = Field(0, ge=0, le=1 << 40)
     snapshots: int = Field(0, ge=0, le=1_000_000)
+    backups_gib: int = Field(0, ge=0, le=1 << 40)
+    ports: int = Field(0, ge=0, le=1_000_000)
+    templates: int = Field(0, ge=0, le=1_000_000)
+    images_gib: int = Field(0, ge=0, le=1 << 40)
 
     def ask(self) -> dict[Resource, int]:
         amounts = {resource: getattr(self, resource.value) for resource in Resource}
@@ -142,6 +146,10 @@ class Limits(In):
     running_memory_mib: int | None = None
     disk_gib: int | None = None
     snapshots: int | None = None
+    backups_gib: int | None = None
+    ports: int | None = None
+    templates: int | None = None
+    images_gib: int | None = None
 
     def given(self) -> dict[Resource, int | None]:
         return {

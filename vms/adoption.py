@@ -14,9 +14,9 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from accounts import audit
+from accounts import audit, quotas
 from accounts.errors import Conflict
-from accounts.models import Allocation, Resource, Team, User
+from accounts.models import Resource, Team, User
 from hosts.models import Host, Untracked
 from hosts.virt.errors import NoSuchDomain, VirtError
 from jobs import live
@@ -252,18 +252,7 @@ def _allocate(vm: VM, disk_gib: int) -> None:
         Resource.MEMORY_MIB: vm.memory_mib,
         Resource.DISK_GIB: disk_gib,
     }
-    Allocation.objects.bulk_create(
-        Allocation(
-            vm=vm,
-            team=vm.team,
-            user=vm.owner,
-            resource=resource,
-            amount=amount,
-            state=Allocation.State.ACTIVE,
-        )
-        for resource, amount in amounts.items()
-        if amount > 0
-    )
+    quotas.count(vm, amounts)
 
 
 def _announce(host: Host) -> None:

@@ -214,29 +214,12 @@ def _cause(vm: VM) -> Job | None:
 def count_running(vm: VM) -> None:
     """Confirms what the start has held. A machine that was started outside takes what it takes,
     over the limit or not: usage says what is true, and blocks the next start."""
-    quotas.activate(vm, RUNNING_RESOURCES)
-    held = set(
-        Allocation.objects.filter(vm=vm, resource__in=RUNNING_RESOURCES).values_list(
-            "resource", flat=True
-        )
-    )
     amounts = {
         Resource.RUNNING_MACHINES: 1,
         Resource.RUNNING_VCPUS: vm.vcpus,
         Resource.RUNNING_MEMORY_MIB: vm.memory_mib,
     }
-    Allocation.objects.bulk_create(
-        Allocation(
-            vm=vm,
-            team_id=vm.team_id,
-            user_id=vm.owner_id,
-            resource=resource,
-            amount=amount,
-            state=Allocation.State.ACTIVE,
-        )
-        for resource, amount in amounts.items()
-        if resource.value not in held and amount > 0
-    )
+    quotas.count(vm, amounts)
 
 
 def _uncount_running(vm: VM) -> None:

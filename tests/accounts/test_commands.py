@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 
 from accounts import tokens
-from accounts.models import QuotaLimit, User
+from accounts.models import QuotaLimit, Resource, User
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "a-long-password-of-ours"
@@ -33,7 +33,7 @@ def test_init_is_repeatable_and_tells_no_secret(monkeypatch, client: Client) -> 
     assert user.check_password(PASSWORD)
     client.post("/accounts/login/", {"login": "boss", "password": PASSWORD})
     assert client.get("/admin/users/").status_code == 200
-    assert QuotaLimit.objects.filter(scope="site").count() == 8
+    assert QuotaLimit.objects.filter(scope="site").count() == len(Resource)
 
 
 def test_init_by_file_and_generated(tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from django.db import transaction
-from django.utils import translation
+from django.utils import timezone, translation
 
 from accounts import messages, quotas
-from accounts.errors import Forbidden, Invalid, QuotaExceeded
-from accounts.models import Allocation, AuditEntry, QuotaLimit, Resource, User
+from accounts.errors import Forbidden, Invalid, NotFound, QuotaExceeded
+from accounts.models import Allocation, AuditEntry, QuotaGrant, QuotaLimit, Resource, User
 
 R = Resource
 
@@ -29,6 +31,10 @@ def test_site_defaults(owner: User) -> None:
         "running_vcpus": -1,
         "running_memory_mib": -1,
         "snapshots": 20,
+        "backups_gib": 200,
+        "ports": 20,
+        "templates": 10,
+        "images_gib": 50,
     }
     assert {limit.scope for limit in limits.values()} == {"site"}
 
@@ -39,16 +45,16 @@ def test_the_refusal_says_which_limit_whose_and_by_how_much(vm, admin, team) -> 
     with pytest.raises(QuotaExceeded) as caught:
         take(vm, vcpus=4, machines=1)
     params = dict(caught.value.params)
-    assert params.pop("short") == [{"resource": "vcpus", "scope": "team", "hard": 8, "missing": 2}]
-    assert params == {
+    facts = {
         "resource": "vcpus",
         "scope": "team",
-        "team": "rivendell",
         "hard": 8,
         "used": 6,
         "asked": 4,
         "missing": 2,
     }
+    assert params.pop("short") == [facts]
+    assert params == facts | {"team": "rivendell", "team_id": team.pk}
     text = messages.text("quota.exceeded", caught.value.params)
     assert "rivendell" in text
     assert "vCPUs" in text
@@ -150,6 +156,118 @@ def test_a_limit_that_is_none(hard: int, admin, team) -> None:
 def test_allocating_without_a_transaction_is_refused(vm) -> None:
     with pytest.raises(RuntimeError):
         quotas.allocate(vm, {R.VCPUS: 1})
+
+
+def test_what_belongs_to_no_machine_is_counted_and_given_back_alone(vm, owner, team) -> None:
+    take(vm, snapshots=1)
+    with transaction.atomic():
+        quotas.allocate(vm, {R.SNAPSHOTS: 1}, subject="snapshot:1")
+        quotas.allocate_for("template:7", {R.TEMPLATES: 1}, team=team, user=owner)
+    assert quotas.usage(team)[R.TEMPLATES] == 1
+    quotas.release(vm)
+    assert quotas.usage(team) == {**dict.fromkeys(R, 0), R.TEMPLATES: 1}
+    quotas.release_subject("template:7")
+    assert not Allocation.objects.exists()
+    with pytest.raises(QuotaExceeded), transaction.atomic():
+        quotas.allocate_for("template:8", {R.TEMPLATES: 11}, team=team, user=owner)
+    with pytest.raises(ValueError, match="subject"):
+        quotas.release_subject("")
+
+
+def test_settle_leaves_exactly_what_is(vm, team) -> None:
+    take(vm, vcpus=2, disk_gib=10)
+    take(vm, vcpus=4)
+    with transaction.atomic():
+        quotas.settle(vm, {R.VCPUS: 3})
+    assert quotas.usage(team)[R.VCPUS] == 3
+    assert quotas.usage(team)[R.DISK_GIB] == 10
+
+
+def test_count_is_never_refused_and_counts_once(vm, team) -> None:
+    for _ in range(2):
+        quotas.count(vm, {R.MACHINES: 1, R.VCPUS: 400})
+    assert quotas.usage(team)[R.VCPUS] == 400
+    with pytest.raises(QuotaExceeded):
+        take(vm, vcpus=1)
+
+
+def test_a_machine_moves_with_all_it_holds_if_the_other_side_has_room(
+    vm, owner, teammate, outsider, team, admin
+) -> None:
+    take(vm, machines=1, vcpus=4)
+    there = outsider.personal_team
+    quotas.set_limit(actor=admin, resource=R.VCPUS, hard=3, team=there)
+    with pytest.raises(QuotaExceeded) as caught, transaction.atomic():
+        quotas.transfer(vm, team=there, user=outsider)
+    assert caught.value.params["team"] == there.name
+    assert caught.value.params["missing"] == 1
+    quotas.set_limit(actor=admin, resource=R.VCPUS, hard=4, team=there)
+    with transaction.atomic():
+        quotas.transfer(vm, team=there, user=outsider)
+    assert quotas.usage(there)[R.VCPUS] == 4
+    assert quotas.usage(team)[R.VCPUS] == 0
+
+
+def test_to_another_owner_in_a_full_team_only_their_own_limit_counts(
+    vm, owner, teammate, team, admin
+) -> None:
+    take(vm, machines=1, vcpus=4)
+    quotas.set_limit(actor=admin, resource=R.VCPUS, hard=4, team=team)
+    quotas.set_limit(actor=admin, resource=R.VCPUS, hard=3, team=team, user=teammate)
+    with pytest.raises(QuotaExceeded) as caught, transaction.atomic():
+        quotas.transfer(vm, team=team, user=teammate)
+    assert caught.value.params["scope"] == "member"
+    quotas.set_limit(actor=admin, resource=R.VCPUS, hard=None, team=team, user=teammate)
+    with transaction.atomic():
+        quotas.transfer(vm, team=team, user=teammate)
+    assert quotas.usage(team, teammate)[R.VCPUS] == 4
+
+
+def test_a_grant_counts_while_it_lives(vm, team, admin) -> None:
+    now = timezone.now()
+    quotas.set_limit(actor=admin, resource=R.VCPUS, hard=2, team=team)
+    grant = QuotaGrant.objects.create(
+        team=team, resource=R.VCPUS, delta=2, starts_at=now, expires_at=now + timedelta(days=1)
+    )
+    limit = quotas.effective_limits(team)[R.VCPUS]
+    assert (limit.hard, limit.granted, limit.scope) == (4, 2, "team")
+    take(vm, vcpus=4)
+    QuotaGrant.objects.filter(pk=grant.pk).update(
+        starts_at=now - timedelta(days=2), expires_at=now - timedelta(seconds=1)
+    )
+    assert quotas.effective_limits(team)[R.VCPUS].hard == 2
+    assert quotas.usage(team)[R.VCPUS] == 4, "an end destroys nothing"
+    with pytest.raises(QuotaExceeded) as caught:
+        take(vm, vcpus=1)
+    assert caught.value.params["missing"] == 3
+
+
+def test_a_grant_does_not_bound_what_is_unlimited(team) -> None:
+    QuotaGrant.objects.create(
+        team=team, resource=R.RUNNING_VCPUS, delta=2, starts_at=timezone.now()
+    )
+    assert quotas.effective_limits(team)[R.RUNNING_VCPUS].hard == -1
+
+
+def test_both_limits_that_are_passed_are_named(make_vm, teammate, team, admin) -> None:
+    quotas.set_limit(actor=admin, resource=R.VCPUS, hard=3, team=team)
+    quotas.set_limit(actor=admin, resource=R.VCPUS, hard=2, team=team, user=teammate)
+    with pytest.raises(QuotaExceeded) as caught:
+        take(make_vm(teammate, team), vcpus=4)
+    short = [(one["scope"], one["missing"]) for one in caught.value.params["short"]]
+    assert short == [("team", 1), ("member", 2)]
+    assert caught.value.params["scope"] == "member", "first the one that leaves the least"
+
+
+def test_a_manager_limits_other_members_and_nobody_else(
+    owner, teammate, viewer, outsider, team
+) -> None:
+    quotas.set_limit(actor=owner, resource=R.VCPUS, hard=2, team=team, user=teammate)
+    for actor, person in ((owner, owner), (teammate, viewer)):
+        with pytest.raises(Forbidden):
+            quotas.set_limit(actor=actor, resource=R.VCPUS, hard=2, team=team, user=person)
+    with pytest.raises(NotFound):
+        quotas.set_limit(actor=outsider, resource=R.VCPUS, hard=2, team=team, user=owner)
 
 
 @pytest.mark.parametrize(
