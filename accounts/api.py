@@ -8,7 +8,7 @@ from django.http import HttpRequest
 from ninja import Query, Router
 from ninja.responses import Status
 
-from accounts import invites, notifications, policy, quotas, services, teams, tokens
+from accounts import invites, limits, notifications, policy, quotas, services, teams, tokens
 from accounts.access import SignedInRequest
 from accounts.apiauth import Identity, Page, Paging, admin_auth, idempotent, paginate
 from accounts.errors import Invalid, NotFound
@@ -19,12 +19,14 @@ from accounts.schemas import (
     InviteOut,
     JoinIn,
     Limits,
+    LimitsOut,
     Me,
     MeChange,
     Member,
     MemberIn,
     NotificationChoices,
     NotificationOut,
+    Overs,
     Quota,
     QuotaAsk,
     QuotaCheck,
@@ -169,6 +171,61 @@ def check_quota(request: ApiRequest, payload: QuotaAsk) -> dict[str, Any]:
     return {"team": row.name, "fits": fits, "resources": impacts}
 
 
+@router.get("/limits", response=LimitsOut, auth=admin_auth, tags=["quota"])
+def site_limits(request: ApiRequest) -> dict[str, Any]:  # noqa: ARG001
+    """What a team gets that has no limits of its own."""
+    return {"limits": limits.rows(None)}
+
+
+@router.patch("/limits", response=LimitsOut, auth=admin_auth, tags=["quota"])
+def set_site_limits(request: ApiRequest, payload: Limits) -> dict[str, Any]:
+    """Those that are left out stay; ``null`` takes the default away, which leaves no limit."""
+    quotas.set_limits(actor=request.user, limits=payload.given())
+    return {"limits": limits.rows(None)}
+
+
+@router.get("/quota/over", response=Overs, auth=admin_auth, tags=["quota"])
+def list_over(request: ApiRequest) -> dict[str, Any]:  # noqa: ARG001
+    """Teams and members that use more than their limit: they keep it and cannot grow."""
+    return {"items": limits.over()}
+
+
+@router.get("/teams/{int:team_id}/limits", response=LimitsOut, tags=["quota"])
+def team_limits(request: ApiRequest, team_id: int) -> dict[str, Any]:
+    team = _team(request.user, team_id)
+    return {"team": team.name, "limits": limits.rows(team)}
+
+
+@router.get("/teams/{int:team_id}/members/{int:user_id}/limits", response=LimitsOut, tags=["quota"])
+def member_limits(request: ApiRequest, team_id: int, user_id: int) -> dict[str, Any]:
+    """What a member alone may use in the team: for the member and the team's managers."""
+    team, user = _member(request.user, team_id, user_id)
+    if user.pk != request.user.pk:
+        policy.require(request.user, policy.Action.TEAM_MANAGE, team)
+    return {"team": team.name, "user": user.username, "limits": limits.rows(team, user)}
+
+
+@router.patch(
+    "/teams/{int:team_id}/members/{int:user_id}/limits", response=LimitsOut, tags=["quota"]
+)
+def set_member_limits(
+    request: ApiRequest, team_id: int, user_id: int, payload: Limits
+) -> dict[str, Any]:
+    """Set or clear (``null``) a member's own limits: by a manager of the team, not for oneself."""
+    team, user = _member(request.user, team_id, user_id)
+    quotas.set_limits(actor=request.user, team=team, user=user, limits=payload.given())
+    return {"team": team.name, "user": user.username, "limits": limits.rows(team, user)}
+
+
+def _member(actor: User, team_id: int, user_id: int) -> tuple[Team, User]:
+    team = _team(actor, team_id)
+    rows = team.memberships.select_related("user").filter(user=user_id % (1 << 62))
+    row = rows.first()
+    if row is None:
+        raise NotFound
+    return team, row.user
+
+
 # --- teams --------------------------------------------------------------------------------------
 def find_team(user: User, wanted: int | str | None) -> Team:
     """A team that the person may see, by id or name; their own when none is named."""
@@ -189,8 +246,8 @@ def _team(user: User, team_id: int) -> Team:
 
 def _team_detail(team: Team) -> dict[str, Any]:
     members = team.memberships.select_related("user").order_by("user__username")
-    limits = {resource.value: hard for resource, hard in quotas.own_limits(team).items()}
-    return TeamOut.from_orm(team).model_dump() | {"members": list(members), "limits": limits}
+    own = {resource.value: hard for resource, hard in quotas.own_limits(team).items()}
+    return TeamOut.from_orm(team).model_dump() | {"members": list(members), "limits": own}
 
 
 @router.get("/teams", response=Page[TeamOut], tags=["teams"])

@@ -9,10 +9,12 @@ from typing import Any
 from django import forms
 from django.conf import settings
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from accounts import messages, tokens
+from accounts import messages, quotas, tokens
 from accounts.errors import DomainError
+from accounts.limits import Row as LimitRow
 from accounts.models import Membership, Resource, User
 
 
@@ -154,25 +156,106 @@ class MemberForm(forms.Form):
 
 
 class LimitsForm(forms.Form):
-    """One number for each resource; empty inherits."""
+    """Each resource: inherited, a number, unlimited or none.
 
-    UNITS = {
-        Resource.MEMORY_MIB: "MiB",
-        Resource.RUNNING_MEMORY_MIB: "MiB",
-        Resource.DISK_GIB: "GiB",
-        Resource.BACKUPS_GIB: "GiB",
-        Resource.IMAGES_GIB: "GiB",
-    }
+    Memory is typed in GiB and kept in MiB.
+    """
 
-    def __init__(self, *args: Any, inherits: bool, **kwargs: Any) -> None:
+    INHERIT, LIMIT, FREE, NONE = "inherit", "limit", "unlimited", "none"
+    _MODES = {LIMIT: _("Limit"), FREE: _("Unlimited"), NONE: _("None")}
+
+    def __init__(self, *args: Any, rows: list[LimitRow], inherits: bool, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for resource in Resource:
-            unit = self.UNITS.get(resource)
-            self.fields[resource.value] = forms.IntegerField(
-                label=f"{resource.label} ({unit})" if unit else resource.label,
-                required=not inherits,
-                min_value=-1,
+        self.limit_rows = rows
+        modes = list(self._MODES.items())
+        for row in rows:
+            name = row.resource.value
+            choices = [(self.INHERIT, _inherit_label(row)), *modes] if inherits else modes
+            self.fields[f"{name}_mode"] = forms.ChoiceField(
+                label=row.label, choices=choices, initial=self._mode(row)
+            )
+            self.fields[name] = forms.DecimalField(
+                label=_("%(resource)s: how much") % {"resource": row.label},
+                required=False,
+                min_value=0,
+                max_value=quotas.LARGEST,
+                initial=_typed(row.resource, row.own) if row.own and row.own > 0 else None,
+                widget=forms.NumberInput(attrs={"step": _step(row.resource), "min": "0"}),
             )
 
+    def lines(self) -> list[dict[str, Any]]:
+        """For the template: what is known of each resource beside its inputs."""
+        return [
+            {
+                "row": row,
+                "mode": self[f"{row.resource.value}_mode"],
+                "number": self[row.resource.value],
+                "unit": unit(row.resource),
+            }
+            for row in self.limit_rows
+        ]
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        for row in self.limit_rows:
+            name = row.resource.value
+            if data.get(f"{name}_mode") != self.LIMIT or name in self.errors:
+                continue
+            if _in_unit(row.resource, data.get(name)) is None:
+                self.add_error(name, gettext("Type how much. Memory goes in steps of 1 MiB."))
+        return data
+
     def limits(self) -> dict[Resource, int | None]:
-        return {resource: self.cleaned_data[resource.value] for resource in Resource}
+        return {row.resource: self._chosen(row.resource) for row in self.limit_rows}
+
+    def _chosen(self, resource: Resource) -> int | None:
+        match self.cleaned_data[f"{resource.value}_mode"]:
+            case self.INHERIT:
+                return None
+            case self.FREE:
+                return quotas.UNLIMITED
+            case self.NONE:
+                return 0
+        return _in_unit(resource, self.cleaned_data[resource.value])
+
+    def _mode(self, row: LimitRow) -> str:
+        if row.own is None:
+            return self.INHERIT
+        if row.own == quotas.UNLIMITED:
+            return self.FREE
+        return self.LIMIT if row.own else self.NONE
+
+
+_MIB_PER_GIB = 1024
+
+
+def unit(resource: Resource) -> str:
+    """What a person types an amount in."""
+    return "GiB" if resource in quotas.IN_MIB or resource in quotas.IN_GIB else ""
+
+
+def _step(resource: Resource) -> str:
+    return "any" if resource in quotas.IN_MIB else "1"
+
+
+def _typed(resource: Resource, amount: int) -> Any:
+    """An amount as it stands in an input."""
+    if resource not in quotas.IN_MIB:
+        return amount
+    whole, rest = divmod(amount, _MIB_PER_GIB)
+    return whole if not rest else amount / _MIB_PER_GIB
+
+
+def _in_unit(resource: Resource, typed: Any) -> int | None:
+    """What was typed in the resource's own unit; None where that is no whole number."""
+    if typed is None:
+        return None
+    amount = typed * _MIB_PER_GIB if resource in quotas.IN_MIB else typed
+    return int(amount) if amount == int(amount) else None
+
+
+def _inherit_label(row: LimitRow) -> str:
+    if row.inherited is None:
+        return str(_("Inherit"))
+    text = quotas.limit_text(row.resource, row.inherited)
+    return str(_("Inherit: %(limit)s") % {"limit": text})

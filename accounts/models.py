@@ -326,6 +326,19 @@ class QuotaGrant(models.Model):
         ]
 
 
+class QuotaRecount(models.Model):
+    """One recount of all machines: how many, and where the sum of allocations was another."""
+
+    at = models.DateTimeField(auto_now_add=True, db_index=True)
+    checked = models.PositiveIntegerField()
+    # [{machine, uuid, team, resource, held, counted, host}], of vms.recount.Difference
+    differences = models.JSONField(default=list)
+    repaired = models.BooleanField(default=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+
 class AuditQuerySet(models.QuerySet["AuditEntry"]):
     def update(self, **kwargs: Any) -> int:  # noqa: ARG002
         raise TypeError("the audit record is append-only")

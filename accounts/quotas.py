@@ -34,8 +34,8 @@ HELD, ACTIVE, RELEASING = (
 )
 LARGEST = 1 << 50  # a limit beyond this is a typing error
 _MIB_PER_GIB = 1024
-_IN_MIB = frozenset({Resource.MEMORY_MIB, Resource.RUNNING_MEMORY_MIB})
-_IN_GIB = frozenset({Resource.DISK_GIB, Resource.BACKUPS_GIB, Resource.IMAGES_GIB})
+IN_MIB = frozenset({Resource.MEMORY_MIB, Resource.RUNNING_MEMORY_MIB})
+IN_GIB = frozenset({Resource.DISK_GIB, Resource.BACKUPS_GIB, Resource.IMAGES_GIB})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,19 @@ class Impact:
 
     @property
     def hard_text(self) -> str:
-        return amount_text(self.resource, self.hard)
+        return limit_text(self.resource, self.hard)
+
+    @property
+    def after(self) -> int:
+        return self.used + self.asked
+
+    @property
+    def after_text(self) -> str:
+        return amount_text(self.resource, self.after)
+
+    @property
+    def missing_text(self) -> str:
+        return amount_text(self.resource, self.missing)
 
 
 def effective_limits(team: Team, user: User | None = None) -> dict[Resource, Limit]:
@@ -315,15 +327,20 @@ def amount_text(resource: Resource | str, amount: int) -> str:
     kind = Resource(resource)
     if amount == UNLIMITED:
         return _("unlimited")
-    if kind in _IN_MIB:
+    if kind in IN_MIB:
         if amount % _MIB_PER_GIB == 0:
             return f"{number_format(amount // _MIB_PER_GIB)} GiB"
         if amount > _MIB_PER_GIB:
             return f"{number_format(amount / _MIB_PER_GIB, decimal_pos=1)} GiB"
         return f"{number_format(amount)} MiB"
-    if kind in _IN_GIB:
+    if kind in IN_GIB:
         return f"{number_format(amount)} GiB"
     return number_format(amount)
+
+
+def limit_text(resource: Resource | str, hard: int) -> str:
+    """As ``amount_text``, with a word for nothing: it must not look like no limit."""
+    return _("none") if hard == 0 else amount_text(resource, hard)
 
 
 def _scope(team: Team | None, user: User | None) -> QuotaLimit.Scope:

@@ -97,9 +97,48 @@ class ResourceImpact(Schema):
     resource: str
     used: int
     asked: int
+    after: int = Field(description="used and asked together")
     hard: int = Field(description="-1: unlimited")
     scope: str = Field(description="where the limit comes from: site, team or member")
     missing: int = Field(description="0: it fits")
+
+
+class LimitOut(Schema):
+    resource: str
+    own: int | None = Field(description="null: inherited; -1: unlimited; 0: none")
+    inherited: int | None = Field(description="what holds where there is none of its own")
+    inherited_from: str = Field(description="site or team; empty at the top")
+    granted: int = Field(description="added by grants that are live")
+    hard: int = Field(description="what holds now, with what is granted; -1: unlimited")
+    used: int
+    over: int = Field(description="used beyond the limit: kept, but it cannot grow")
+
+
+class LimitsOut(Schema):
+    team: str | None = Field(None, description="null: the site's defaults")
+    user: str | None = None
+    limits: list[LimitOut]
+
+
+class OverOut(Schema):
+    team: str
+    user: str | None
+    resource: str
+    used: int
+    hard: int
+    by: int
+
+    @staticmethod
+    def resolve_team(obj: Any) -> str:
+        return str(obj.team.name)
+
+    @staticmethod
+    def resolve_user(obj: Any) -> str | None:
+        return str(obj.user.username) if obj.user else None
+
+
+class Overs(Schema):
+    items: list[OverOut]
 
 
 class Quota(Schema):

@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.urls import path
 
 from accounts import preferences
-from accounts.views import language, notices, people, profile, team_pages, teams
+from accounts.views import language, limits, notices, people, profile, team_pages, teams
 
 urlpatterns = [
     path("preferences/", preferences.change, name="preferences"),
@@ -27,10 +27,12 @@ urlpatterns = [
     path("admin/users/<int:user_id>/active/", people.set_active, name="user_set_active"),
     path("admin/users/<int:user_id>/admin/", people.set_admin, name="user_set_admin"),
     path("admin/users/<int:user_id>/password/", people.reset_password, name="user_reset_password"),
-    path("admin/limits/", teams.site_limits, name="site_limits"),
+    path("admin/limits/", limits.site, name="site_limits"),
+    path("teams/<int:team_id>/quota/", limits.team, name="team_quota"),
+    path("teams/<int:team_id>/quota/limits/", limits.set_team, name="team_limits"),
+    path("teams/<int:team_id>/quota/members/<int:user_id>/", limits.member, name="member_quota"),
     path("admin/teams/", teams.index, name="team_list"),
     path("admin/teams/<int:team_id>/", teams.detail, name="team_detail"),
-    path("admin/teams/<int:team_id>/limits/", teams.limits, name="team_limits"),
     path("teams/", team_pages.index, name="my_teams"),
     path("teams/new/", team_pages.create, name="team_create"),
     path("teams/<int:team_id>/", team_pages.show, name="team_page"),

@@ -14,8 +14,7 @@ from accounts.policy import Action
 from jobs import services as job_services
 from vms import state, timeline
 from vms.models import VM
-from vms.provisioning.request import running_ask
-from vms.state import ON, RUNNING_RESOURCES
+from vms.state import ON, RUNNING_RESOURCES, running_ask
 from vms.verbs import VERBS, Situation, Verb, why_not
 
 if TYPE_CHECKING:

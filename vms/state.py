@@ -214,12 +214,16 @@ def _cause(vm: VM) -> Job | None:
 def count_running(vm: VM) -> None:
     """Confirms what the start has held. A machine that was started outside takes what it takes,
     over the limit or not: usage says what is true, and blocks the next start."""
-    amounts = {
+    quotas.count(vm, running_ask(vm.vcpus, vm.memory_mib))
+
+
+def running_ask(vcpus: int, memory_mib: int) -> quotas.Ask:
+    """What a machine takes only while it runs."""
+    return {
         Resource.RUNNING_MACHINES: 1,
-        Resource.RUNNING_VCPUS: vm.vcpus,
-        Resource.RUNNING_MEMORY_MIB: vm.memory_mib,
+        Resource.RUNNING_VCPUS: vcpus,
+        Resource.RUNNING_MEMORY_MIB: memory_mib,
     }
-    quotas.count(vm, amounts)
 
 
 def _uncount_running(vm: VM) -> None:

@@ -4,9 +4,15 @@ from uuid import UUID
 
 from celery import shared_task
 
-from vms import screenshots
+from vms import recount, screenshots
 
 
 @shared_task(name=screenshots.TASK, ignore_result=True)
 def take_screenshot(uuid: str) -> None:
     screenshots.take(UUID(uuid))
+
+
+@shared_task(name="vms.recount_quotas", ignore_result=True)
+def recount_quotas() -> None:
+    recount.run()
+    recount.forget_old()

@@ -125,6 +125,19 @@ def amount(number: int, resource: str) -> str:
     return quotas.amount_text(Resource(resource), number)
 
 
+@register.simple_tag
+def limit_value(resource: str, hard: int) -> SafeString:
+    """A limit: its number, or unlimited and none, which must never be taken for one another."""
+    text = quotas.limit_text(Resource(resource), hard)
+    if hard == _UNLIMITED:
+        return format_html(
+            '<span class="limit is-unlimited"><span aria-hidden="true">∞</span> {}</span>', text
+        )
+    if hard == 0:
+        return format_html('<span class="limit is-none">{} {}</span>', icon("ban"), text)
+    return format_html('<span class="limit">{}</span>', text)
+
+
 @register.filter
 def percent(share: float | None) -> str:
     """0 to 1 as ``42 %``; nothing yet for what has not begun."""

@@ -1,8 +1,6 @@
-"""Admin pages of teams and limits."""
+"""Admin pages of teams."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from django.contrib import messages as notices
 from django.core.paginator import Paginator
@@ -10,14 +8,14 @@ from django.db.models import Count
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_safe
 
-from accounts import quotas, teams
+from accounts import limits, teams
 from accounts.access import SignedInRequest, admin_only
 from accounts.errors import DomainError
-from accounts.forms import LimitsForm, TeamForm, add_error
+from accounts.forms import TeamForm, add_error
 from accounts.fragments import render_page
-from accounts.models import Resource, Team, User
+from accounts.models import Team, User
 
 _PAGE_SIZE = 50
 _WRONG_INPUT = 422
@@ -46,38 +44,10 @@ def index(request: SignedInRequest) -> HttpResponse:
 @admin_only
 @require_safe
 def detail(request: SignedInRequest, team_id: int) -> HttpResponse:
-    return _detail(request, _find(team_id))
-
-
-@admin_only
-@require_POST
-def limits(request: SignedInRequest, team_id: int) -> HttpResponse:
-    """Set the team's own limits; an empty field inherits the site's."""
+    """The team's quota at a glance; its people have a page of their own (``team_page``)."""
     team = _find(team_id)
-    form = LimitsForm(request.POST, inherits=True)
-    if not form.is_valid():
-        return _detail(request, team, limits_form=form)
-    try:
-        quotas.set_limits(actor=request.user, team=team, limits=form.limits())
-    except DomainError as exc:
-        add_error(form, exc)
-        return _detail(request, team, limits_form=form)
-    notices.success(request, _("The limits of “%(name)s” were saved.") % {"name": team.name})
-    return redirect("team_detail", team_id)
-
-
-@admin_only
-@require_http_methods(["GET", "HEAD", "POST"])
-def site_limits(request: SignedInRequest) -> HttpResponse:
-    """What a team gets that has no limits of its own."""
-    own = quotas.own_limits(None)
-    form = LimitsForm(request.POST or None, inherits=False, initial=_initial(own))
-    if request.method == "POST" and form.is_valid():
-        quotas.set_limits(actor=request.user, limits=form.limits())
-        notices.success(request, _("The site's limits were saved."))
-        return redirect("site_limits")
-    status = _WRONG_INPUT if form.errors else 200
-    return render_page(request, "accounts/site_limits.html", {"form": form}, status=status)
+    context = {"team": team, "quota": limits.rows(team)}
+    return render_page(request, "accounts/team_detail.html", context)
 
 
 def _create(request: SignedInRequest, form: TeamForm) -> Team | None:
@@ -99,29 +69,3 @@ def _find(team_id: int) -> Team:
     if team is None:
         raise Http404
     return team
-
-
-def _initial(own: dict[Resource, int]) -> dict[str, Any]:
-    return {resource.value: hard for resource, hard in own.items()}
-
-
-def _detail(request: SignedInRequest, team: Team, **changes: Any) -> HttpResponse:
-    own = quotas.own_limits(team)
-    form = changes.get("limits_form") or LimitsForm(inherits=True, initial=_initial(own))
-    site = quotas.own_limits(None)
-    used = quotas.usage(team)
-    context = {
-        "team": team,
-        "limits_form": form,
-        "limit_rows": [
-            {
-                "field": form[resource.value],
-                "used": quotas.amount_text(resource, used[resource]),
-                "inherited": quotas.amount_text(resource, site.get(resource, quotas.UNLIMITED)),
-                "own": resource in own,
-            }
-            for resource in Resource
-        ],
-    } | changes
-    status = _WRONG_INPUT if changes else 200
-    return render_page(request, "accounts/team_detail.html", context, status=status)

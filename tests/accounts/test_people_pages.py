@@ -7,8 +7,7 @@ import re
 import pytest
 from django.test import Client
 
-from accounts import quotas
-from accounts.models import Membership, Resource, SSHKey, Team, User
+from accounts.models import Membership, SSHKey, Team, User
 from tests.accounts.test_sshkeys import ED25519
 
 ADMIN_PAGES = [
@@ -100,26 +99,6 @@ def test_not_oneself_and_not_the_last_admin(browser, admin: User, make_user) -> 
 def test_no_change_by_get(browser, admin: User, owner: User) -> None:
     for action in ("active", "admin", "password"):
         assert browser(admin).get(f"/admin/users/{owner.pk}/{action}/").status_code == 405
-
-
-def test_limits_of_a_team(browser, admin: User, team: Team) -> None:
-    page, url = browser(admin), f"/admin/teams/{team.pk}/limits/"
-    page.post(url, {"vcpus": "64", "snapshots": "0"})
-    limits = quotas.effective_limits(team)
-    assert (limits[Resource.VCPUS].hard, limits[Resource.VCPUS].scope) == (64, "team")
-    assert limits[Resource.SNAPSHOTS].hard == 0
-    assert limits[Resource.MACHINES].scope == "site"
-    page.post(url, {"vcpus": ""})
-    assert quotas.effective_limits(team)[Resource.VCPUS].hard == 16
-    assert page.post(url, {"vcpus": "-2"}).status_code == 422
-
-
-def test_site_limits(browser, admin: User, team: Team) -> None:
-    page = browser(admin)
-    values = {resource.value: "5" for resource in Resource}
-    assert page.post("/admin/limits/", values).status_code == 302
-    assert quotas.effective_limits(team)[Resource.VCPUS].hard == 5
-    assert page.post("/admin/limits/", {"vcpus": "1"}).status_code == 422
 
 
 def test_make_a_team(browser, admin: User, owner: User) -> None:

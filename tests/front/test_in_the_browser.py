@@ -83,7 +83,7 @@ def test_a_machine_is_created_by_keyboard_and_mouse(open_page: Open, made: seed.
     page.get_by_role("radio", name="Debian 12").check()
     page.get_by_role("radio", name="M 2 vCPU").check()
     aside = page.locator("#create-preview")
-    expect(aside).to_contain_text("+ 2 of")
+    expect(aside).to_contain_text("after this: 2 of")
     expect(page.locator("#image-hint")).to_contain_text("Recommended for Debian 12")
     page.fill("#id_name", "Wrong Name")
     expect(page.locator("#name-check .error")).to_be_visible()

@@ -18,6 +18,7 @@ from jobs.models import Job
 from vms import names, state, timeline
 from vms.models import VM, Disk, Nic, Tag
 from vms.provisioning.validation import Wanted, usable_networks, validate
+from vms.state import running_ask
 
 if TYPE_CHECKING:
     from accounts.models import User
@@ -238,15 +239,6 @@ def _ask(vcpus: int, memory_mib: int, disk_gib: int, start: bool) -> quotas.Ask:
         Resource.DISK_GIB: disk_gib,
     }
     return ask | running_ask(vcpus, memory_mib) if start else ask
-
-
-def running_ask(vcpus: int, memory_mib: int) -> quotas.Ask:
-    """What a machine takes only while it runs."""
-    return {
-        Resource.RUNNING_MACHINES: 1,
-        Resource.RUNNING_VCPUS: vcpus,
-        Resource.RUNNING_MEMORY_MIB: memory_mib,
-    }
 
 
 def _recorded(wanted: Wanted) -> dict[str, Any]:
