@@ -85,6 +85,7 @@ def test_quota_over_the_api(api, owner: User, team: Team) -> None:
             "resource": "vcpus",
             "used": 0,
             "asked": 20,
+            "after": 20,
             "hard": 16,
             "scope": "site",
             "missing": 4,
