@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from django.db import transaction
-from django.db.models import F, Sum
+from django.db.models import Count, F, Sum
 from django.utils import timezone
 
 from accounts import audit, quotas
@@ -24,7 +24,7 @@ from hosts.models import Host
 from hosts.virt.errors import VirtError
 from jobs.models import Job
 from vms import state
-from vms.models import VM, Disk
+from vms.models import VM, Disk, Snapshot
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from hosts.virt.spec import DomainFacts
 
 _GIB = 1024**3
-_ALWAYS = (Resource.MACHINES, Resource.VCPUS, Resource.MEMORY_MIB, Resource.DISK_GIB)
 # machine id -> amount, of the machines asked for; who has none may be left out.
 Counter = Callable[[Iterable[int]], Mapping[int, int]]
 _counters: dict[Resource, Counter] = {}
@@ -98,15 +97,15 @@ def _counted(vms: Iterable[VM]) -> dict[int, dict[Resource, int]]:
     )
     more = {resource: counter(ids) for resource, counter in _counters.items()}
     return {
-        vm.pk: _of_machine(vm, disks.get(vm.pk, 0))
+        vm.pk: dict.fromkeys(Resource, 0)
+        if vm.deleted_at is not None
+        else _of_machine(vm, disks.get(vm.pk, 0))
         | {resource: counts.get(vm.pk, 0) for resource, counts in more.items()}
         for vm in vms
     }
 
 
 def _of_machine(vm: VM, disk_gib: int) -> dict[Resource, int]:
-    if vm.deleted_at is not None:
-        return dict.fromkeys((*_ALWAYS, *state.RUNNING_RESOURCES), 0)
     amounts = {
         Resource.MACHINES: 1,
         Resource.VCPUS: vm.vcpus,
@@ -260,6 +259,16 @@ def _of_facts(facts: DomainFacts, disk_gib: int) -> dict[Resource, int]:
         Resource.DISK_GIB: disk_gib,
         **(running if on else dict.fromkeys(running, 0)),
     }
+
+
+def _snapshots(ids: Iterable[int]) -> dict[int, int]:
+    """Those that a host has lost are not counted, as where one is taken and deleted."""
+    kept = Snapshot.objects.filter(vm__in=list(ids)).exclude(state=Snapshot.State.MISSING)
+    counts = kept.order_by().values("vm").annotate(count=Count("pk"))
+    return dict(counts.values_list("vm", "count"))
+
+
+register(Resource.SNAPSHOTS, _snapshots)
 
 
 def forget_old() -> None:

@@ -15,9 +15,10 @@ from vms import names, state, timeline
 from vms.lifecycle import active_job
 from vms.models import VM, Disk, Nic, Snapshot, Tag
 from vms.provisioning import name_problem
-from vms.provisioning.request import distinct_domain_name, free_mac, running_ask
+from vms.provisioning.request import distinct_domain_name, free_mac
 from vms.provisioning.validation import Problems, check_edit
 from vms.snapshots import rules
+from vms.state import running_ask
 
 if TYPE_CHECKING:
     from accounts.models import User

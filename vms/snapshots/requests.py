@@ -14,9 +14,9 @@ from jobs import services as job_services
 from vms import state, timeline
 from vms.lifecycle import active_job
 from vms.models import VM, Snapshot
-from vms.provisioning.request import running_ask
 from vms.provisioning.validation import Problems
 from vms.snapshots import rules
+from vms.state import running_ask
 
 if TYPE_CHECKING:
     from accounts.models import User

@@ -16,10 +16,9 @@ from jobs.models import Job
 from vms import at_host, power, state, timeline
 from vms.models import VM, Nic, Snapshot
 from vms.provisioning.domain import domain_spec
-from vms.provisioning.request import running_ask
 from vms.provisioning.steps import power_on
 from vms.snapshots.requests import size_of
-from vms.state import ON, RUNNING_RESOURCES
+from vms.state import ON, RUNNING_RESOURCES, running_ask
 
 if TYPE_CHECKING:
     from hosts.virt.protocol import Hypervisor
