@@ -104,7 +104,7 @@ def _with_role(message: Message) -> Message:
 
         labels = dict(Membership.Role.choices)
         role = params["role"]
-        return str(message) % {**params, "role": str(labels.get(role, role)).lower()}
+        return str(message) % _Places({**params, "role": str(labels.get(role, role)).lower()})
 
     return filled
 
