@@ -11,7 +11,6 @@ import logging
 import secrets
 from datetime import timedelta
 
-from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.mail import send_mail
 from django.core.validators import validate_email
@@ -74,7 +73,7 @@ def make(
 
 def link(secret: str, *, base: str = "") -> str:
     """The address to open; ``base`` (``https://host``) where the site's own is not set."""
-    return f"{settings.SITE_URL or base}{reverse('team_join', args=[secret])}"
+    return notifications.site_link(reverse("team_join", args=[secret]), base=base)
 
 
 def send(invite: TeamInvite, address: str, *, actor: User) -> None:

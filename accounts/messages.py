@@ -102,7 +102,7 @@ def _with_role(message: Message) -> Message:
     def filled(params: Mapping[str, Any]) -> str:
         from accounts.models import Membership
 
-        labels = dict(Membership.Role.choices)
+        labels = {**dict(Membership.Role.choices), "operator": gettext("Operator")}
         role = params["role"]
         return str(message) % _Places({**params, "role": str(labels.get(role, role)).lower()})
 
@@ -211,6 +211,24 @@ register(
             "This invitation does not exist, has ended or was used. Ask who sent it for another."
         ),
         "invite.already_member": _("You are in the team %(team)s already."),
+        "notice.sharing.shared": _with_role(
+            _("%(who)s shares the machine %(machine)s with you as %(role)s.")
+        ),
+        "notice.sharing.ended": _("%(who)s no longer shares the machine %(machine)s with you."),
+        "notice.sharing.offered": _(
+            "%(who)s wants to give you the machine %(machine)s. Take it until %(end_at)s."
+        ),
+        "notice.sharing.accepted": _("%(who)s has taken the machine %(machine)s."),
+        "notice.sharing.declined": _("%(who)s did not take the machine %(machine)s."),
+        "notice.sharing.given": _("%(who)s has made you the owner of the machine %(machine)s."),
+        "share.unknown_team": _("You are in no such team."),
+        "share.role_unknown": _("A share is for a “viewer”, an “operator” or a “manager”."),
+        "share.with_whom": _("Name one person, or choose one team."),
+        "share.is_theirs": _("It is theirs already: owners and their team need no share."),
+        "share.too_many": _(
+            "This machine is shared %(maximum)s times, the most there can be. Share it with a "
+            "team instead."
+        ),
         "sshkey.empty": _("Paste a public key: one line that begins with a type like ssh-ed25519."),
         "sshkey.too_long": _("This is too long for one public key. Paste a single key."),
         "sshkey.private": _(

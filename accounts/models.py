@@ -112,6 +112,56 @@ class TeamInvite(models.Model):
         ordering = ["-id"]
 
 
+class MachineShare(models.Model):
+    """One machine shown or lent to a person or a team that it does not belong to.
+
+    By the machine's uuid: ``accounts`` knows no machines. A share ends with its machine's owner.
+    """
+
+    class Role(models.TextChoices):
+        VIEWER = "viewer", _("Viewer: sees it, console without typing")
+        OPERATOR = "operator", _("Operator: power and console")
+        MANAGER = "manager", _("Manager: everything but who has access")
+
+    machine = models.UUIDField(db_index=True)
+    user = models.ForeignKey(
+        User, null=True, on_delete=models.CASCADE, related_name="shared_machines"
+    )
+    team = models.ForeignKey(
+        Team, null=True, on_delete=models.CASCADE, related_name="shared_machines"
+    )
+    role = models.CharField(max_length=8, choices=Role.choices)
+    granted_by = models.ForeignKey(
+        User, null=True, on_delete=models.SET_NULL, related_name="shares_granted"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.CheckConstraint(
+                name="machineshare_person_or_team",
+                condition=Q(user__isnull=False, team__isnull=True)
+                | Q(user__isnull=True, team__isnull=False),
+            ),
+            models.UniqueConstraint(fields=["machine", "user"], name="machineshare_person_once"),
+            models.UniqueConstraint(fields=["machine", "team"], name="machineshare_team_once"),
+        ]
+
+
+class MachineOffer(models.Model):
+    """A machine that its owner wants to give away, until the other side takes it or it ends."""
+
+    machine = models.UUIDField(unique=True)  # one at a time
+    to = models.ForeignKey(User, on_delete=models.CASCADE, related_name="machines_offered")
+    # As it was then: when the machine has moved since, the offer is worth nothing.
+    owner = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="+")
+    asked_by = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+
+
 class SSHKey(models.Model):
     """A public key of a person, put into new machines when they choose it."""
 

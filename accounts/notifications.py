@@ -176,9 +176,11 @@ def language_of(user: User) -> str:
     return user.language or settings.LANGUAGE_CODE
 
 
-def site_link(path: str) -> str:
-    """A path as a mail can link it; empty where the site's address is not set."""
-    return f"{settings.SITE_URL}{path}" if settings.SITE_URL and path else ""
+def site_link(path: str, *, base: str = "") -> str:
+    """A path as a mail can link it, on ``base`` (``https://host``) or nowhere (empty) where the
+    site's own address is not set."""
+    site = settings.SITE_URL.rstrip("/") or base
+    return f"{site}{path}" if site and path else ""
 
 
 def _send_to(user_id: int) -> int:
@@ -261,3 +263,4 @@ def _shown(name: str, value: Any) -> Any:
 
 
 register_topic("team", _("Teams"))
+register_topic("sharing", _("Machines that are shared with me or given to me"))

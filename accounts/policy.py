@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.contrib.auth.models import AnonymousUser
+from django.db.models import Q
 
 from accounts import audit
 from accounts.errors import Forbidden, NotFound
-from accounts.models import Membership, Team, User
+from accounts.models import MachineShare, Membership, Team, User
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -31,6 +32,7 @@ class Action(str, Enum):
     CONSOLE_CONTROL = "console_control"
     EDIT = "edit"
     DELETE = "delete"
+    SHARE = "share"  # who else has access, and giving it away
     TEAM_SEE = "team_see"
     TEAM_CREATE_VM = "team_create_vm"
     TEAM_MANAGE = "team_manage"
@@ -46,6 +48,7 @@ class Relation(str, Enum):
     MANAGER = "manager"
     MEMBER = "member"
     VIEWER = "viewer"
+    SHARED_MANAGER = "shared_manager"  # of one machine that was shared with them
 
 
 _MACHINE_ALL = frozenset(
@@ -56,6 +59,7 @@ _MACHINE_ALL = frozenset(
         Action.CONSOLE_CONTROL,
         Action.EDIT,
         Action.DELETE,
+        Action.SHARE,
     }
 )
 _MACHINE: Mapping[Relation, frozenset[Action]] = {
@@ -66,7 +70,23 @@ _MACHINE: Mapping[Relation, frozenset[Action]] = {
         {Action.SEE, Action.POWER, Action.CONSOLE_VIEW, Action.CONSOLE_CONTROL}
     ),
     Relation.VIEWER: frozenset({Action.SEE, Action.CONSOLE_VIEW}),
+    Relation.SHARED_MANAGER: _MACHINE_ALL - {Action.SHARE},
 }
+# What a share makes of a person; an operator is to that machine what a member is.
+_SHARED: Mapping[str, Relation] = {
+    MachineShare.Role.VIEWER.value: Relation.VIEWER,
+    MachineShare.Role.OPERATOR.value: Relation.MEMBER,
+    MachineShare.Role.MANAGER.value: Relation.SHARED_MANAGER,
+}
+# Of several ways to a machine the strongest counts.
+_STRENGTH = (
+    Relation.VIEWER,
+    Relation.MEMBER,
+    Relation.SHARED_MANAGER,
+    Relation.MANAGER,
+    Relation.OWNER,
+    Relation.ADMIN,
+)
 _TEAM_ALL = frozenset({Action.TEAM_SEE, Action.TEAM_CREATE_VM, Action.TEAM_MANAGE})
 _TEAM: Mapping[Relation, frozenset[Action]] = {
     Relation.ADMIN: _TEAM_ALL,
@@ -80,6 +100,7 @@ _JOB: Mapping[Relation, frozenset[Action]] = {
     Relation.MANAGER: frozenset({Action.JOB_SEE, Action.JOB_CANCEL}),
     Relation.MEMBER: frozenset({Action.JOB_SEE}),
     Relation.VIEWER: frozenset({Action.JOB_SEE}),
+    Relation.SHARED_MANAGER: frozenset({Action.JOB_SEE, Action.JOB_CANCEL}),
 }
 # What must be allowed for the object to exist for a person at all.
 _SEEING: Mapping[Action, Action] = {
@@ -88,6 +109,7 @@ _SEEING: Mapping[Action, Action] = {
     Action.CONSOLE_CONTROL: Action.CONSOLE_VIEW,
     Action.EDIT: Action.SEE,
     Action.DELETE: Action.SEE,
+    Action.SHARE: Action.SEE,
     Action.TEAM_CREATE_VM: Action.TEAM_SEE,
     Action.TEAM_MANAGE: Action.TEAM_SEE,
     Action.JOB_CANCEL: Action.JOB_SEE,
@@ -108,12 +130,13 @@ def register_grant(granter: Callable[[int], Grants]) -> None:
 
 @dataclass(kw_only=True)
 class Door:
-    """The door for one person. Reads their teams once: use it where a list asks for each row,
-    never keep it longer than a request."""
+    """The door for one person. Reads their teams and what is shared with them once: use it where
+    a list asks for each row, never keep it longer than a request."""
 
     user: Person
     _roles: dict[int, Relation] | None = field(default=None, repr=False)
     _grants: list[Grants] | None = field(default=None, repr=False)
+    _shares: dict[UUID, Relation] | None = field(default=None, repr=False)
 
     def can(self, action: Action, obj: Any = None) -> bool:
         person = _active(self.user)
@@ -144,7 +167,38 @@ class Door:
             return self.roles().get(obj.pk)
         if obj.owner_id == person.pk:
             return Relation.OWNER
-        return self.roles().get(obj.team_id)
+        ways = {self.roles().get(obj.team_id)}
+        if Relation.MANAGER not in ways and (uuid := getattr(obj, "uuid", None)) is not None:
+            ways.add(self.shares().get(uuid))
+        return max((way for way in ways if way), key=_STRENGTH.index, default=None)
+
+    def shares(self) -> dict[UUID, Relation]:
+        """Machine -> what its shares make of the person, by themselves or by a team of theirs.
+        Who is only a viewer in the team only views."""
+        if self._shares is None:
+            self._shares = {}
+            person = _active(self.user)
+            rows = (
+                MachineShare.objects.filter(Q(user=person) | Q(team__in=list(self.roles())))
+                .order_by()
+                .values_list("machine", "team_id", "role")
+                if person
+                else []
+            )
+            for machine, team_id, role in rows:
+                way = _SHARED[role]
+                if team_id is not None and self.roles()[team_id] is Relation.VIEWER:
+                    way = Relation.VIEWER
+                known = self._shares.get(machine, way)
+                self._shares[machine] = max(way, known, key=_STRENGTH.index)
+        return self._shares
+
+    def is_shared(self, machine: Any) -> bool:
+        """Whether they see the machine only because it was shared with them."""
+        person = _active(self.user)
+        if person is None or person.is_admin or machine.owner_id == person.pk:
+            return False
+        return machine.team_id not in self.roles() and machine.uuid in self.shares()
 
     def roles(self) -> dict[int, Relation]:
         """Team id -> role, of the person's teams."""
@@ -200,7 +254,7 @@ def can(user: Person, action: Action, obj: Any = None) -> bool:
 
 
 def relation(user: Person, obj: Any) -> str | None:
-    """``"admin"``, ``"owner"``, ``"manager"``, ``"member"``, ``"viewer"`` or ``None``."""
+    """``Relation``'s word for what somebody is to an object, or ``None``."""
     found = door(user).relation(obj)
     return found.value if found else None
 

@@ -10,6 +10,7 @@ import logging
 from asyncio import CancelledError
 from collections.abc import Callable
 from dataclasses import dataclass
+from uuid import UUID
 
 from django.db import transaction
 
@@ -21,10 +22,11 @@ class Revocation:
     """What ended for ``user_id``; the narrower fields, when set, say that only that part did."""
 
     user_id: int
-    reason: str  # signed_out | deactivated | token_revoked | left_team | role_changed | ...
+    reason: str  # signed_out | deactivated | token_revoked | left_team | role_changed | unshared
     session_key: str = ""
     token_id: int | None = None
     team_id: int | None = None
+    machine: UUID | None = None
 
 
 Callback = Callable[[Revocation], None]

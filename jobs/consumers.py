@@ -11,7 +11,7 @@ from typing import Any
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 
-from accounts import sessions
+from accounts import sessions, sharing
 from accounts.models import User
 from jobs import live, origins
 
@@ -75,6 +75,9 @@ class LiveConsumer(AsyncWebsocketConsumer):
             return
         self._later(self._end(SIGNED_OUT))
 
+    async def regroup(self, _event: dict[str, Any]) -> None:
+        self._later(self._rejoin())
+
     # --- tasks of our own -----------------------------------------------------------------
     async def _send_waiting(self) -> None:
         while True:
@@ -96,11 +99,17 @@ class LiveConsumer(AsyncWebsocketConsumer):
     async def _recheck(self) -> None:
         while True:
             await asyncio.sleep(RECHECK_S)
-            groups = await _groups_of(self._user_id, session_key=self._session_key)
-            if not groups:
-                await self._end(SIGNED_OUT)
+            if not await self._rejoin():
                 return
-            await self._join(groups)
+
+    async def _rejoin(self) -> bool:
+        """Be in the groups of now; False: signed out."""
+        groups = await _groups_of(self._user_id, session_key=self._session_key)
+        if not groups:
+            await self._end(SIGNED_OUT)
+            return False
+        await self._join(groups)
+        return True
 
     async def _end(self, code: int) -> None:
         with contextlib.suppress(RuntimeError, OSError):  # it may be closed already
@@ -130,4 +139,5 @@ def _groups_of(user_id: int, *, session_key: str = "") -> set[str]:
         return set()
     groups = {live.user_group(user.pk)}
     groups |= {live.team_group(pk) for pk in user.memberships.values_list("team_id", flat=True)}
+    groups |= {live.machine_group(uuid) for uuid in sharing.machines_shared_with(user)}
     return groups | {live.ADMINS} if user.is_admin else groups

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Iterable
 from typing import Any
+from uuid import UUID
 
 from asgiref.sync import async_to_sync
 from channels.layers import InMemoryChannelLayer, get_channel_layer
@@ -50,9 +51,18 @@ def team_group(team_id: int) -> str:
     return f"team.{team_id}"
 
 
-def machine_groups(owner_id: int | None, team_id: int | None) -> set[str]:
+def machine_group(uuid: object) -> str:
+    """Those with whom the machine is shared."""
+    return f"machine.{uuid}"
+
+
+def machine_groups(
+    owner_id: int | None, team_id: int | None, uuid: object | None = None
+) -> set[str]:
     """Who sees a machine."""
     groups = {ADMINS}
+    if uuid is not None:
+        groups.add(machine_group(uuid))
     if owner_id is not None:
         groups.add(user_group(owner_id))
     if team_id is not None:
@@ -78,7 +88,7 @@ def publish_job(job: Job) -> None:
         groups = machine_groups(job.actor_id, job.team_id)
     else:
         # A job about a machine follows the machine: who asked for it may have lost it since.
-        groups = machine_groups(vm.owner_id, vm.team_id)
+        groups = machine_groups(vm.owner_id, vm.team_id, vm.uuid)
         publish_on_commit("vm", vm.uuid, groups=groups)
     if job.image_id is not None:
         publish_on_commit("image", job.image_id, groups=groups)
@@ -92,8 +102,18 @@ def kick(user_id: int, *, session_key: str = "") -> None:
     _send(user_group(user_id), {"type": "kick", "session": session_key})
 
 
+def regroup(machine: UUID, user_id: int | None, team_id: int | None) -> None:
+    """A machine was shared with them, or is no longer: their pages hear the right ones from now
+    on, and look at once."""
+    group = user_group(user_id) if user_id is not None else team_group(team_id or 0)
+    _send(group, {"type": "regroup"})
+    publish("vm", machine, groups={group})
+
+
 def end_revoked(revocation: Revocation) -> None:
-    if revocation.token_id is None:  # tokens open no live connection
+    if revocation.machine is not None:
+        regroup(revocation.machine, revocation.user_id, None)
+    elif revocation.token_id is None:  # tokens open no live connection
         kick(revocation.user_id, session_key=revocation.session_key)
 
 

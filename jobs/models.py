@@ -12,6 +12,8 @@ from django.db.models import ExpressionWrapper, Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
+from accounts import sharing
+
 if TYPE_CHECKING:
     from accounts.models import User
 
@@ -43,6 +45,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         return self.filter(
             Q(vm__owner=user)
             | Q(vm__team__in=teams)
+            | Q(vm__uuid__in=sharing.machines_shared_with(user))
             | Q(vm__isnull=True, actor=user)
             | Q(vm__isnull=True, team__in=teams)
         )

@@ -15,6 +15,7 @@ from accounts.errors import DomainError
 from hosts.api import router as hosts_router
 from jobs.api import router as jobs_router
 from kvmweb import __version__, problems
+from vms.access_api import router as access_router
 from vms.api import router as vms_router
 from vms.consoles.api import router as consoles_router
 from vms.images.api import router as images_router
@@ -48,6 +49,7 @@ for _router in (
     consoles_router,
     images_router,
     snapshots_router,
+    access_router,
 ):
     api.add_router("", _router)
 

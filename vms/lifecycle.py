@@ -64,6 +64,8 @@ def request(vm: VM, verb: str, *, actor: User, confirm_name: str = "", force: bo
         row = VM.objects.alive().select_for_update().filter(pk=vm.pk).first()
         if row is None:
             raise Conflict("vm.why.deleted", name=vm.name)
+        if (row.owner_id, row.team_id) != (vm.owner_id, vm.team_id):
+            policy.require(actor, _action(wanted), row)  # it has changed hands meanwhile
         if code := why_not(Situation.of(row, active_job(row)), wanted):
             raise Conflict(code, name=row.name, host=row.host.name if row.host else "")
         if wanted is Verb.DELETE:

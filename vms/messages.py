@@ -162,6 +162,19 @@ messages.register(
         # The timeline.
         "timeline.requested": _("Creation was requested"),
         "timeline.asked": _("Asked: %(task)s"),
+        "transfer.is_theirs": _("“%(name)s” belongs to %(who)s already."),
+        "transfer.is_in_team": _("“%(name)s” is in the team %(team)s already."),
+        "transfer.owner_not_in_team": _(
+            "%(who)s cannot have machines in the team %(team)s. Take them in as a member first."
+        ),
+        "transfer.owner_only": _("Only the owner or an admin can move it to another team."),
+        "transfer.changed": _(
+            "“%(name)s” has changed hands or was deleted meanwhile. Look at it again."
+        ),
+        "transfer.busy": _("A job works on “%(name)s”. Wait until it has ended, then try again."),
+        "transfer.gone": _(
+            "This offer was withdrawn, has ended or was taken. Ask for another if you want it."
+        ),
         "timeline.edited": _("Changed: %(what)s"),
         "timeline.owner": _("Its owner was %(before)s and is %(after)s now"),
         "timeline.job.succeeded": _("Done: %(task)s"),

@@ -12,6 +12,8 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from accounts import sharing
+
 if TYPE_CHECKING:
     from accounts.models import User
 
@@ -127,7 +129,11 @@ class VMQuerySet(models.QuerySet["VM"]):
         alive = self.alive()
         if user.is_admin:
             return alive
-        return alive.filter(Q(owner=user) | Q(team__in=user.memberships.values("team")))
+        return alive.filter(
+            Q(owner=user)
+            | Q(team__in=user.memberships.values("team"))
+            | Q(uuid__in=sharing.machines_shared_with(user))
+        )
 
 
 class VM(models.Model):

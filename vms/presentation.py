@@ -108,6 +108,7 @@ class MachineView:
     fault: str
     host_down: str  # "Host a is unreachable since ...", or ""
     can_edit: bool
+    shared: bool  # seen because it was shared, not by its owner or team
     can_console: bool
     can_control: bool
     why_no_console: str
@@ -140,6 +141,7 @@ def machine(vm: VM, user: User, *, door: policy.Door | None = None) -> MachineVi
         fault=fault_text(vm),
         host_down=_host_down(vm),
         can_edit=door.can(Action.EDIT, vm),
+        shared=door.is_shared(vm),
         can_console=sees and not no_console,
         can_control=door.can(Action.CONSOLE_CONTROL, vm),
         why_no_console=no_console if sees else _("Your role in the team has no console."),

@@ -85,7 +85,7 @@ def announce(vm: VM) -> None:
 
 
 def groups(vm: VM) -> list[str]:
-    return [f"user.{vm.owner_id}", f"team.{vm.team_id}", ADMINS]
+    return sorted(live.machine_groups(vm.owner_id, vm.team_id, vm.uuid))
 
 
 def observed_of(facts: DomainFacts, before: str) -> str:

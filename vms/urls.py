@@ -3,7 +3,7 @@
 from django.urls import include, path
 
 from vms.consoles import views as consoles
-from vms.views import clone, create, dashboard, frame, machine, machines, snapshots
+from vms.views import access, clone, create, dashboard, frame, machine, machines, snapshots
 
 urlpatterns = [
     path("", include("vms.images.urls")),
@@ -28,5 +28,13 @@ urlpatterns = [
         snapshots.act,
         name="vm_snapshot_act",
     ),
+    path("machines/<uuid:uuid>/access/", access.show, name="vm_access"),
+    path("machines/<uuid:uuid>/access/share/", access.share, name="vm_share"),
+    path("machines/<uuid:uuid>/access/<int:share_id>/remove/", access.unshare, name="vm_unshare"),
+    path("machines/<uuid:uuid>/access/transfer/", access.transfer, name="vm_transfer"),
+    path("machines/<uuid:uuid>/access/withdraw/", access.withdraw, name="vm_withdraw_offer"),
+    path("offers/", access.offers, name="machine_offers"),
+    path("offers/<int:offer_id>/accept/", access.accept, name="machine_offer_accept"),
+    path("offers/<int:offer_id>/decline/", access.decline, name="machine_offer_decline"),
     path("machines/<uuid:uuid>/<slug:word>/", machine.act, name="vm_action"),
 ]

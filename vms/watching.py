@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from django.db.models import Q
 from django.utils import timezone
 
+from accounts import sharing
 from hosts import watch
 from hosts.virt.errors import NoSuchDomain
 from jobs import live
@@ -153,6 +154,8 @@ class MachineListener:
             for owner_id, team_id in machines.values_list("owner_id", "team_id").distinct()
             for group in live.machine_groups(owner_id, team_id)
         }
+        shared = sharing.shared_among(machines.values("uuid"))
+        people |= {live.machine_group(uuid) for uuid in shared}
         live.publish_on_commit("host", host.pk, groups=people)
         for vm in machines.only("uuid", "owner_id", "team_id")[:NUDGE_EACH_UP_TO]:
             state.announce(vm)

@@ -208,7 +208,7 @@ vars().update(EMAIL_CONFIG)
 EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = env.str("KVMWEB_EMAIL_FROM", default="kvmweb@localhost")
 # How people reach the site, for links in mails: https://vms.example.org
-SITE_URL = env.str("KVMWEB_SITE_URL", default="").rstrip("/")
+SITE_URL = env.str("KVMWEB_SITE_URL", default="")
 
 SESSION_COOKIE_NAME = "kvmweb_session"
 SESSION_COOKIE_HTTPONLY = True

@@ -37,6 +37,8 @@ PAGES = (
     "/machines/{running}/",
     "/machines/{running}/?tab=hardware",
     "/machines/{running}/?tab=timeline",
+    "/machines/{running}/?tab=access",
+    "/offers/",
     "/machines/{making}/",
     "/machines/{stopped}/",
     "/machines/{stopped}/console/",

@@ -24,9 +24,9 @@ from vms.presentation import MachineView, StepView
 from vms.snapshots import presentation as snapshots
 from vms.state import CREATIONS
 from vms.verbs import Verb
-from vms.views import secrets
+from vms.views import access, secrets
 
-TABS = ("overview", "hardware", "snapshots", "timeline")
+TABS = ("overview", "hardware", "snapshots", "timeline", "access")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,7 @@ def show(request: SignedInRequest, uuid: UUID) -> HttpResponse:
         context |= {
             "making": _making(vm),
             "entries": timeline.entries(vm, 50 if tab == "timeline" else 6),
+            "access": access.of(vm, request.user) if tab == "access" else None,
         }
         if tab == "snapshots":
             context["snapshots"] = snapshots.of(vm, request.user)
