@@ -189,11 +189,7 @@ def transfer(vm: models.Model, *, team: Team, user: User) -> None:
     the receiving side. The caller writes the machine's own row in the same transaction."""
     _must_be_atomic()
     lock_teams(vm.team_id, team.pk)  # type: ignore[attr-defined]
-    sums = Allocation.objects.filter(vm_id=vm.pk).order_by().values("resource", "team", "user")
-    ask: Ask = {}
-    for row in sums.annotate(total=Sum("amount")):
-        resource = Resource(row["resource"])
-        ask[resource] = ask.get(resource, 0) + row["total"]
+    ask = held_by(vm)
     stays = vm.team_id == team.pk  # type: ignore[attr-defined]
     if stays and vm.owner_id == user.pk:  # type: ignore[attr-defined]
         return
@@ -223,33 +219,6 @@ def activate_subject(subject: str) -> None:
 
 def release_subject(subject: str) -> None:
     Allocation.objects.filter(subject=_named(subject)).delete()
-
-
-def move(vm: models.Model, *, team: Team, user: User) -> None:
-    """Count what the machine holds for another team and person, or raise ``QuotaExceeded``.
-
-    The caller's transaction writes the machine's row. Both teams are locked in one order, so that
-    two moves in opposite directions do not wait for each other.
-    """
-    _must_be_atomic()
-    old_team_id: int = vm.team_id  # type: ignore[attr-defined]
-    for team_id in sorted({old_team_id, team.pk}):
-        lock_team(team_id)
-    held = held_by(vm)
-    if team.pk != old_team_id:
-        impacts = _impacts(team.pk, user.pk, held)
-    else:  # only what the members hold of it changes
-        _of_team, limits = _limits(team.pk, user.pk)
-        used = _usage(team.pk, user.pk)
-        impacts = [
-            _impact(resource, held[resource], used[resource], limit)
-            for resource, limit in limits.items()
-            if resource in held
-        ]
-    short = [impact for impact in impacts if impact.missing]
-    if short:
-        raise _exceeded(team, short)
-    Allocation.objects.filter(vm_id=vm.pk).update(team=team, user=user)
 
 
 def held_by(vm: models.Model) -> Ask:

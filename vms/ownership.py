@@ -208,8 +208,7 @@ def _at_once(vm: VM, actor: User, to: User) -> bool:
 def _transfer(
     vm: VM, *, actor: User, owner: User, team: Team, offer: MachineOffer | None = None
 ) -> None:
-    for team_id in sorted({vm.team_id, team.pk}):
-        quotas.lock_team(team_id)
+    quotas.lock_teams(vm.team_id, team.pk)
     row = VM.objects.alive().select_for_update().filter(pk=vm.pk).first()
     if row is None or (row.team_id, row.owner_id) != (vm.team_id, vm.owner_id):
         raise Conflict("transfer.changed", name=vm.name)  # somebody was quicker
@@ -220,7 +219,7 @@ def _transfer(
     twins = VM.objects.alive().filter(team=team, name=row.name).exclude(pk=row.pk)
     if twins.exists():
         raise Invalid("vm.name_taken", fields={"team": "vm.name_taken"}, name=row.name)
-    quotas.move(row, team=team, user=owner)
+    quotas.transfer(row, team=team, user=owner)
     _write(row, actor=actor, owner=owner, team=team)
     MachineOffer.objects.filter(machine=row.uuid).delete()
     if owner not in (actor, vm.owner):
