@@ -78,11 +78,11 @@ def test_text_is_not_rfb(carrier: Carrier, owner: User, vm: VM) -> None:  # noqa
 
 def test_fragments_without_end_are_refused(
     carrier: Carrier,  # noqa: F811
-    viewer: User,
+    owner: User,
     vm: VM,
 ) -> None:
     """A message may come in frames; one that never ends may not be kept for ever."""
-    with carrier.open(secret_for(viewer, vm)) as console:
+    with carrier.open(secret_for(owner, vm)) as console:
         console.send(HELLO)
         received(carrier.display(), len(HELLO_PASSED))
         sent = 0

@@ -13,7 +13,7 @@ from typing import Any
 
 from accounts.audit import resolve_address
 from accounts.errors import DomainError
-from vms.consoles import gate, rfb, tickets
+from vms.consoles import gate, rfb, targets, tickets
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -99,6 +99,8 @@ async def _to_client(console: gate.Console, send: Send) -> str:
             data = await console.target.read()
         except OSError:
             return "stopped"
+        except targets.TargetEnded as ended:
+            return ended.reason
         if not data:
             return "stopped"
         try:
@@ -126,14 +128,12 @@ async def _to_server(console: gate.Console, receive: Receive) -> str:
         for start in range(0, len(data), PARSED_PER_TURN):
             began = time.perf_counter()
             try:
-                passed = client.feed(data[start : start + PARSED_PER_TURN])
+                if passed := client.feed(data[start : start + PARSED_PER_TURN]):
+                    await console.target.write(passed)
             except rfb.ProtocolError:
                 return "protocol"
-            if passed:
-                try:
-                    await console.target.write(passed)
-                except OSError:
-                    return "stopped"
+            except OSError:
+                return "stopped"
             if len(data) > PARSED_PER_TURN:
                 # Others get at least as much of the loop as this client took.
                 await asyncio.sleep(time.perf_counter() - began)

@@ -24,6 +24,7 @@ from django.conf import settings
 from accounts.errors import DomainError, Forbidden
 from jobs import origins
 from vms.consoles import sessions, targets, tickets
+from vms.consoles.hub import room
 from vms.models import ConsoleSession
 
 ABSOLUTE_LIMIT_S = 12 * 3600
@@ -79,7 +80,7 @@ async def open_console(
 ) -> Console:
     """Redeem, open, note. DomainError says why not."""
     grant = await database_sync_to_async(_redeem)(secret, kind, origin, host)
-    target = await targets.open_vnc(grant.vm)
+    target = await _open_target(grant, carrier)
     try:
         session = await database_sync_to_async(sessions.open_session)(
             grant, carrier=carrier, address=address
@@ -88,6 +89,14 @@ async def open_console(
         target.close()
         raise
     return Console(grant=grant, target=target, session=session)
+
+
+async def _open_target(grant: tickets.Grant, carrier: str) -> targets.Target:
+    """In the site's process those who view share one connection; who has control, and whom another
+    process carries, has one of their own."""
+    if grant.mode == "view" and carrier == "asgi":
+        return await room.open_view(grant.vm)
+    return await targets.open_vnc(grant.vm)
 
 
 async def close_console(console: Console, reason: str) -> None:

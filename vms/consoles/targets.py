@@ -30,6 +30,14 @@ log = logging.getLogger(__name__)
 READ_BYTES = 65536
 
 
+class TargetEnded(Exception):  # noqa: N818 - an end, not an error
+    """The stream is over for another reason than that the machine stopped: a close reason."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class Target(Protocol):
     """A byte stream to a display. ``read`` returns nothing at its end; OSError when it broke."""
 
