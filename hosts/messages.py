@@ -117,6 +117,10 @@ messages.register(
             "reference %(ref)s."
         ),
         "virt.busy": _("The host is still at work on this machine. Try again in a moment."),
+        "virt.console_in_use": _(
+            "Another program reads this machine's serial line already. Close it there (for "
+            "example a “virsh console” on the host), then try again."
+        ),
         "virt.host_unreachable": _(
             "The host does not answer. Machines on it are not lost; this goes on when it is "
             "back. Reference %(ref)s."

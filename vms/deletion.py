@@ -17,7 +17,7 @@ from accounts.models import Allocation
 from hosts.virt.errors import HostUnreachable
 from jobs.models import Job
 from jobs.registry import Park
-from vms import at_host, power, state, timeline
+from vms import at_host, power, seriallog, state, timeline
 from vms.models import VM, Nic
 from vms.provisioning.steps import delete_volume, switch_off
 from vms.state import ON, RUNNING_RESOURCES
@@ -60,7 +60,8 @@ def undefine(ctx: JobContext) -> None:
 
 @_patiently
 def delete_volumes(ctx: JobContext) -> None:
-    """Its disks and its seed. The image's copy, which other machines may stand on, stays."""
+    """Its disks, its seed and its serial log. The image's copy, which other machines may stand
+    on, stays."""
     vm = at_host.machine(ctx)
     if vm.host is None:
         return
@@ -74,6 +75,7 @@ def delete_volumes(ctx: JobContext) -> None:
         for pool in pools:
             delete_volume(at, pool, vm.seed_volume)
         VM.objects.filter(pk=vm.pk).update(seed_volume="")
+    seriallog.remove(vm)
 
 
 def succeeded(job: Job) -> None:

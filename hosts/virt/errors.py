@@ -8,6 +8,7 @@
     ├── AgentSilent            the guest agent does not answer
     ├── NoSpace                the pool is full
     ├── OperationTimeout       libvirt gave up, or we did
+    ├── ConsoleInUse           somebody else reads the serial line
     ├── DomainBusy             another operation holds the domain's lock (transient)
     ├── HostUnreachable        no connection, or it broke (transient)
     └── UnknownVirtError       anything else
@@ -81,6 +82,10 @@ class OperationTimeout(VirtError):
 class DomainBusy(VirtError):
     code = "virt.busy"
     transient = True
+
+
+class ConsoleInUse(VirtError):
+    code = "virt.console_in_use"
 
 
 class HostUnreachable(VirtError):

@@ -30,6 +30,8 @@ from hosts.virt.spec import (
 )
 
 Progress = Callable[[int, int], None]  # (bytes done, bytes in all); may raise to stop
+Receive = Callable[[bytes], None]  # in a thread of libvirt's: keeps it, within bounds, no more
+Ended = Callable[[], None]  # likewise; called once, unless the line was closed before
 
 
 class Hypervisor(Protocol):
@@ -137,6 +139,12 @@ class Hypervisor(Protocol):
         """Of ``copy_running``, where the one who called is gone. Idempotent."""
         ...
 
+    def open_console(self, uuid: UUID, receive: Receive, ended: Ended) -> ConsoleLine:
+        """The serial line: ``receive`` gets what the guest writes from now on, ``ended`` is called
+        when the guest stopped or the connection broke. It takes one reader: ConsoleInUse; a reader
+        is never thrown out. WrongState when it is off."""
+        ...
+
     # --- pools and volumes --------------------------------------------------------------------
     def list_pools(self) -> list[PoolFacts]: ...
     def ensure_pool(self, name: str, path: str) -> PoolFacts:
@@ -159,6 +167,10 @@ class Hypervisor(Protocol):
     def download_volume(
         self, pool: str, name: str, target: BinaryIO, progress: Progress
     ) -> None: ...
+    def read_volume_end(self, pool: str, name: str, most_bytes: int) -> bytes:
+        """The last ``most_bytes`` of a raw file that others may be writing just now."""
+        ...
+
     def clone_volume(
         self, pool: str, name: str, spec: VolumeSpec, progress: Progress
     ) -> VolumeFacts:
@@ -181,6 +193,18 @@ class Hypervisor(Protocol):
         ...
 
     def leases(self, networks: Iterable[str] | None = None) -> list[Lease]: ...
+
+
+class ConsoleLine(Protocol):
+    """An open serial line."""
+
+    def write(self, data: bytes) -> None:
+        """Blocks until the host has taken it: OperationTimeout after seconds, HostUnreachable."""
+        ...
+
+    def close(self) -> None:
+        """Idempotent; neither callback is called afterwards."""
+        ...
 
 
 class EventSource(Protocol):

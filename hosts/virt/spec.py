@@ -51,6 +51,15 @@ class NicSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SerialLogSpec:
+    """What the guest writes to its serial line is kept in a file beside its disks, so that it can
+    be read as a volume. In a pool that is no directory libvirt's own log folder is used."""
+
+    pool: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class DomainMetadata:
     """Ownership, kept in ``<metadata>`` so that a lost database can be rebuilt."""
 
@@ -85,7 +94,7 @@ class DomainSpec:
     # A virtio port on which the guest says how its first boot went (vms.seeds writes the guest
     # side into the seed's vendor-data; the watcher reads it): org.kvmweb.firstboot.0
     firstboot_channel: bool = True
-    serial_log: bool = True  # <log file=/var/log/libvirt/qemu/NAME-serial0.log append=on>
+    serial_log: SerialLogSpec | None = None
     video: str = "virtio"
     vnc: bool = True  # <listen type='socket'/>, sharePolicy force-shared
     rng: bool = True

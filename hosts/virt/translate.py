@@ -17,6 +17,7 @@ import libvirt
 from hosts.virt.errors import (
     AgentSilent,
     AlreadyExists,
+    ConsoleInUse,
     DomainBusy,
     HostUnreachable,
     NoSpace,
@@ -68,6 +69,7 @@ BY_CODE: dict[int, type[VirtError]] = {
 # Where libvirt has one code for many things, its words decide. First match counts.
 BY_WORDS: tuple[tuple[re.Pattern[str], type[VirtError]], ...] = (
     (re.compile(r"cannot acquire (state change|agent) lock"), DomainBusy),
+    (re.compile(r"Active console session exists"), ConsoleInUse),
     (re.compile(r"still being allocated|has asynchronous jobs running"), DomainBusy),
     (
         re.compile(r"No space left on device|[Nn]ot enough (free )?space|Disk quota exceeded"),

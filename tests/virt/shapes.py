@@ -10,6 +10,7 @@ from hosts.virt.spec import (
     DomainMetadata,
     DomainSpec,
     NicSpec,
+    SerialLogSpec,
     VolumeSpec,
 )
 
@@ -20,6 +21,7 @@ PATHS = {
     ("default", "frodo-data"): "/var/lib/libvirt/images/frodo-data",
     ("default", "frodo-seed"): "/var/lib/libvirt/images/frodo-seed",
     ("lvm", "frodo"): "/dev/vg0/frodo",
+    ("default", "frodo-log"): "/var/lib/libvirt/images/frodo-log",
 }
 OWNED = DomainMetadata(
     vm_uuid=VM, name="frodo", owner="frodo@shire", team="ring bearers", site="s1", image="debian-12"
@@ -37,7 +39,6 @@ BARE = DomainSpec(
     cpu_mode="host-model",
     agent_channel=False,
     firstboot_channel=False,
-    serial_log=False,
     vnc=False,
     video="none",
     rng=False,
@@ -54,6 +55,7 @@ DOMAINS: dict[str, DomainSpec] = {
         nics=(NIC,),
         cdroms=(CdromSpec(pool="default", volume="frodo-seed"),),
         os_id="http://debian.org/debian/12",
+        serial_log=SerialLogSpec(pool="default", name="frodo-log"),
         title="frodo (ring bearers)",
         description="Kept by KVMWeb & <its friends>",
         metadata=OWNED,
@@ -106,6 +108,7 @@ DOMAINS: dict[str, DomainSpec] = {
             ),
         ),
         nics=(NIC, NicSpec(mac="52:54:00:aa:bb:cd", network="lab")),
+        serial_log=SerialLogSpec(pool="lvm", name="store-log"),  # no directory
     ),
     "domain-arm": DomainSpec(
         uuid=VM,

@@ -17,6 +17,7 @@ from hosts.virt.spec import (
     DomainMetadata,
     DomainSpec,
     NicSpec,
+    SerialLogSpec,
     VolumeSpec,
 )
 from hosts.virt.xml.domain import domain_xml
@@ -66,11 +67,8 @@ def _instances(value: object) -> list[Any]:
 
 
 ALL_INSTANCES = _instances((*DOMAINS.values(), *VOLUMES.values()))
-PROPERTIES = [
-    (kind, field)
-    for kind in (DomainSpec, DiskSpec, CdromSpec, NicSpec, DomainMetadata, VolumeSpec)
-    for field in dataclasses.fields(kind)
-]
+KINDS = (DomainSpec, DiskSpec, CdromSpec, NicSpec, SerialLogSpec, DomainMetadata, VolumeSpec)
+PROPERTIES = [(kind, field) for kind in KINDS for field in dataclasses.fields(kind)]
 
 
 @pytest.mark.parametrize(
@@ -133,10 +131,11 @@ def _with(spec: Any, kind: type, name: str, value: Any) -> Any:
         if devices and type(devices[0]) is kind:
             first = dataclasses.replace(devices[0], **{name: value})
             return dataclasses.replace(spec, **{holder: (first, *devices[1:])})
-    if type(spec.metadata) is kind:
-        return dataclasses.replace(
-            spec, metadata=dataclasses.replace(spec.metadata, **{name: value})
-        )
+    for holder in ("metadata", "serial_log"):
+        part = getattr(spec, holder)
+        if type(part) is kind:
+            changed = dataclasses.replace(part, **{name: value})
+            return dataclasses.replace(spec, **{holder: changed})
     return None
 
 
@@ -151,6 +150,8 @@ def _text(spec: Any) -> str:
         for device in (*spec.disks, *spec.cdroms)
         if device.pool and device.volume
     }
+    if (log := spec.serial_log) is not None:
+        paths[log.pool, log.name] = f"/{log.pool}/{log.name}"
     return domain_xml(spec, paths)
 
 

@@ -15,6 +15,7 @@ import pytest
 from hosts.virt.client import LibvirtHypervisor
 from hosts.virt.errors import (
     AlreadyExists,
+    ConsoleInUse,
     NoSpace,
     NoSuchDomain,
     NoSuchNetwork,
@@ -490,6 +491,39 @@ def test_pools_are_made_once(world: World) -> None:
     assert again.active
     assert again.autostart
     assert again.available_bytes > 0
+
+
+def test_the_end_of_a_file(world: World) -> None:
+    spec = world.made_volume(format="raw", capacity_bytes=0)
+    assert world.hypervisor.read_volume_end(POOL, spec.name, 10) == b""
+    content = bytes(range(256)) * 4096  # 1 MiB: several of libvirt's messages
+    world.hypervisor.upload_volume(POOL, spec.name, io.BytesIO(content), len(content), no_progress)
+    assert world.hypervisor.read_volume_end(POOL, spec.name, 1000) == content[-1000:]
+    assert world.hypervisor.read_volume_end(POOL, spec.name, 2 * len(content)) == content
+    with pytest.raises(NoSuchVolume):
+        world.hypervisor.read_volume_end(POOL, "absent", 10)
+
+
+# --- serial line ----------------------------------------------------------------------------------
+
+
+def test_the_serial_line_takes_one_reader(world: World) -> None:
+    said, ends = bytearray(), []
+    spec = world.defined()
+    with pytest.raises(WrongState):
+        world.hypervisor.open_console(spec.uuid, said.extend, lambda: ends.append(1))
+    world.hypervisor.start(spec.uuid)
+    line = world.hypervisor.open_console(spec.uuid, said.extend, lambda: ends.append(1))
+    with pytest.raises(ConsoleInUse):
+        world.hypervisor.open_console(spec.uuid, said.extend, lambda: ends.append(2))
+    line.write(b"nobody reads this\r")
+    line.close()
+    line.close()
+    again = world.hypervisor.open_console(spec.uuid, said.extend, lambda: ends.append(3))
+    world.hypervisor.force_off(spec.uuid)
+    eventually(lambda: ends == [3], "the end is told to the line that is open, once")
+    again.close()
+    assert ends == [3]
 
 
 # --- networks -------------------------------------------------------------------------------------

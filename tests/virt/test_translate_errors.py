@@ -36,6 +36,12 @@ CASES = [
     ),
     (68, QEMU, "Timed out during operation: something else", errors.OperationTimeout),
     (87, QEMU, "resource busy", errors.DomainBusy),
+    (
+        9,
+        QEMU,
+        "operation failed: Active console session exists for this domain",
+        errors.ConsoleInUse,
+    ),
     (86, QEMU, "Guest agent is not responding: not connected", errors.AgentSilent),
     (74, QEMU, "argument unsupported: QEMU guest agent is not configured", errors.Unsupported),
     (84, QEMU, "Operation not supported", errors.Unsupported),

@@ -108,9 +108,11 @@ def made(
 
 
 def volumes(fake: FakeHypervisor) -> set[str]:
-    """What machines have in the pool: everything but images' copies."""
+    """What machines have in the pool: everything but images' copies, and serial logs of domains
+    that are there."""
+    logs = {f"kvmweb-{facts.uuid}-serial.log" for facts in fake.list_domains()}
     return {
         facts.name
         for facts in fake.list_volumes("default")
-        if not facts.name.startswith("kvmweb-image-")
+        if not facts.name.startswith("kvmweb-image-") and facts.name not in logs
     }

@@ -9,11 +9,14 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 from accounts.audit import resolve_address
 from accounts.errors import DomainError
 from vms.consoles import gate, rfb, targets, tickets
+from vms.consoles.serial import pump as serial_pump
+from vms.consoles.serial.download import send_log
+from vms.consoles.serial.viewer import Viewer
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -33,12 +36,12 @@ def _header(scope: Scope, name: bytes) -> str:
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """One WebSocket: ``/ws/console/vnc``."""
+    """One WebSocket: ``/ws/console/vnc``, ``/ws/console/serial``, ``/ws/console/serial/log``."""
     if scope["type"] != "websocket":
         raise ValueError("the console carrier takes WebSockets only")
     if (await receive())["type"] != "websocket.connect":
         return
-    kind = scope["path"].rstrip("/").rsplit("/", 1)[-1]
+    kind = scope["path"].rstrip("/").partition("/ws/console/")[2]
     try:
         console = await gate.open_console(
             secret=gate.secret_of(list(scope.get("subprotocols", []))),
@@ -56,7 +59,7 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "websocket.accept", "subprotocol": tickets.SUBPROTOCOL})
     reason = "client"
     try:
-        reason = await _pump(console, receive, send)
+        reason = await _carry(console, receive, send)
     finally:
         closing = asyncio.ensure_future(gate.close_console(console, reason))
         with contextlib.suppress(OSError, RuntimeError):  # the client may be gone already
@@ -76,6 +79,14 @@ async def _refuse(scope: Scope, send: Send, code: int, reason: str) -> None:
     await send({"type": "websocket.close", "code": code, "reason": reason})
 
 
+async def _carry(console: gate.Console, receive: Receive, send: Send) -> str:
+    if isinstance(console.target, Viewer):
+        return await serial_pump.pump(console, console.target, receive, send)
+    if isinstance(console.target, gate.NoTarget):
+        return await send_log(console, receive, send)
+    return await _pump(console, receive, send)
+
+
 async def _pump(console: gate.Console, receive: Receive, send: Send) -> str:
     """Run both directions and the watch until the first of them ends; returns the reason."""
     tasks = [
@@ -93,10 +104,11 @@ async def _pump(console: gate.Console, receive: Receive, send: Send) -> str:
 
 
 async def _to_client(console: gate.Console, send: Send) -> str:
+    target = cast("targets.Target", console.target)
     turn = 0
     while True:
         try:
-            data = await console.target.read()
+            data = await target.read()
         except OSError:
             return "stopped"
         except targets.TargetEnded as ended:
@@ -115,6 +127,7 @@ async def _to_client(console: gate.Console, send: Send) -> str:
 
 
 async def _to_server(console: gate.Console, receive: Receive) -> str:
+    target = cast("targets.Target", console.target)
     client = rfb.ClientFilter(view_only=console.grant.mode == "view")
     while True:
         message = await receive()
@@ -129,7 +142,7 @@ async def _to_server(console: gate.Console, receive: Receive) -> str:
             began = time.perf_counter()
             try:
                 if passed := client.feed(data[start : start + PARSED_PER_TURN]):
-                    await console.target.write(passed)
+                    await target.write(passed)
             except rfb.ProtocolError:
                 return "protocol"
             except OSError:

@@ -25,9 +25,12 @@ from accounts.errors import DomainError, Forbidden
 from jobs import origins
 from vms.consoles import sessions, targets, tickets
 from vms.consoles.hub import room
+from vms.consoles.serial import hub
+from vms.consoles.serial.viewer import Viewer
 from vms.models import ConsoleSession
 
 ABSOLUTE_LIMIT_S = 12 * 3600
+SERIAL_LOG = "serial/log"  # the last words of a path; its ticket is one for the serial line
 
 # WebSocket close codes (4000-4999 are for applications, RFC 6455) that console.js knows.
 CLOSE_CODES = {
@@ -47,12 +50,19 @@ CLOSE_CODES = {
 }
 
 
+class NoTarget:
+    """Of a download: there is nothing to be closed."""
+
+    def close(self) -> None:
+        return
+
+
 @dataclass(kw_only=True)
 class Console:
     """An open console: its grant, its target, and what has flowed."""
 
     grant: tickets.Grant
-    target: targets.Target
+    target: targets.Target | Viewer | NoTarget
     session: ConsoleSession
     bytes_in: int = 0  # from the client
     bytes_out: int = 0  # to the client
@@ -79,8 +89,9 @@ async def open_console(
     *, secret: str, kind: str, origin: str, host: str, address: str, carrier: str
 ) -> Console:
     """Redeem, open, note. DomainError says why not."""
-    grant = await database_sync_to_async(_redeem)(secret, kind, origin, host)
-    target = await _open_target(grant, carrier)
+    ticket_kind = "serial" if kind == SERIAL_LOG else kind
+    grant = await database_sync_to_async(_redeem)(secret, ticket_kind, origin, host)
+    target = await _open_target(grant, kind, carrier)
     try:
         session = await database_sync_to_async(sessions.open_session)(
             grant, carrier=carrier, address=address
@@ -91,9 +102,15 @@ async def open_console(
     return Console(grant=grant, target=target, session=session)
 
 
-async def _open_target(grant: tickets.Grant, carrier: str) -> targets.Target:
+async def _open_target(
+    grant: tickets.Grant, kind: str, carrier: str
+) -> targets.Target | Viewer | NoTarget:
     """In the site's process those who view share one connection; who has control, and whom another
     process carries, has one of their own."""
+    if kind == SERIAL_LOG:
+        return NoTarget()
+    if kind == "serial":
+        return hub.of(grant.vm.uuid).join(grant.mode)
     if grant.mode == "view" and carrier == "asgi":
         return await room.open_view(grant.vm)
     return await targets.open_vnc(grant.vm)

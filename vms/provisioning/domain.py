@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from django.conf import settings
 
-from hosts.virt.spec import CdromSpec, DiskSpec, DomainMetadata, DomainSpec, NicSpec
+from hosts.virt.spec import (
+    CdromSpec,
+    DiskSpec,
+    DomainMetadata,
+    DomainSpec,
+    NicSpec,
+    SerialLogSpec,
+)
+from vms import seriallog
 from vms.models import VM
 
 SEED_TARGET = "sda"  # on virtio-scsi: Debian's cloud kernel has no AHCI driver
@@ -13,6 +21,7 @@ SEED_TARGET = "sda"  # on virtio-scsi: Debian's cloud kernel has no AHCI driver
 def domain_spec(vm: VM) -> DomainSpec:
     """All of it from the rows; the seed's CD-ROM only while the seed exists."""
     disks = list(vm.disks.select_related("pool"))
+    pool = disks[0].pool.name if disks and disks[0].pool else ""
     return DomainSpec(
         uuid=vm.uuid,
         name=vm.domain_name,
@@ -31,7 +40,8 @@ def domain_spec(vm: VM) -> DomainSpec:
         nics=tuple(
             NicSpec(mac=nic.mac, network=nic.network, model=nic.model) for nic in vm.nics.all()
         ),
-        cdroms=_seed(vm, disks[0].pool.name if disks and disks[0].pool else ""),
+        cdroms=_seed(vm, pool),
+        serial_log=SerialLogSpec(pool=pool, name=seriallog.name_of(vm)) if pool else None,
         domain_type=vm.host.domain_type if vm.host else "qemu",
         arch=vm.image.arch if vm.image else "x86_64",
         firmware=vm.firmware,

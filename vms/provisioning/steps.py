@@ -25,7 +25,7 @@ from hosts.virt.errors import (
 )
 from hosts.virt.spec import VolumeFacts, VolumeSpec
 from jobs.registry import Park
-from vms import at_host, seeds
+from vms import at_host, seeds, seriallog
 from vms.models import VM, Disk, ImageCopy
 from vms.provisioning.domain import domain_spec
 from vms.provisioning.request import distinct_domain_name
@@ -164,6 +164,7 @@ def define(ctx: JobContext) -> None:
     """Define the domain. A stranger on the host may have the name: then ours gets a suffix."""
     vm = at_host.machine(ctx)
     at = at_host.hypervisor(vm)
+    seriallog.make(vm)
     try:
         at.define(domain_spec(vm))
     except AlreadyExists:
@@ -180,6 +181,7 @@ def undefine(ctx: JobContext) -> None:
     at = at_host.hypervisor(vm)
     switch_off(at, vm)
     at.undefine(vm.uuid)
+    seriallog.remove(vm)
 
 
 def boot(ctx: JobContext) -> None:

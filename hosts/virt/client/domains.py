@@ -29,6 +29,7 @@ WANTED_STATS = (
 # Without NOWAIT one domain whose monitor hangs holds up the answer for all.
 NOWAIT = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
 VIDEO_EVERYWHERE = "vga"
+DIRECTORIES = ("dir", "fs", "netfs")  # kinds of pool whose volumes are files in a folder
 UNDEFINE_TPM = 32  # VIR_DOMAIN_UNDEFINE_TPM
 UNDEFINE_TPM_SINCE = 8_009_000
 UNDEFINE_FLAGS = (
@@ -136,14 +137,27 @@ class DomainCalls(SnapshotCalls):
         }
 
         def look_up(conn: Any) -> dict[tuple[str, str], str]:
-            return {
+            paths = {
                 (pool, volume): conn.storagePoolLookupByName(pool)
                 .storageVolLookupByName(volume)
                 .path()
                 for pool, volume in wanted
             }
+            return paths | _log_path(conn, spec)
 
         return self.connection.call(look_up)
+
+
+def _log_path(conn: Any, spec: DomainSpec) -> dict[tuple[str, str], str]:
+    """Where the serial log will be; libvirt knows no such volume until virtlogd has made it."""
+    log = spec.serial_log
+    if log is None:
+        return {}
+    pool = conn.storagePoolLookupByName(log.pool)
+    facts = parse.pool(pool.XMLDesc(0), active=True, autostart=True)
+    if facts.kind not in DIRECTORIES:
+        return {}
+    return {(log.pool, log.name): f"{facts.path.rstrip('/')}/{log.name}"}
 
 
 def _list_domains(conn: Any) -> list[DomainFacts]:

@@ -12,7 +12,9 @@ from PIL import Image
 from hosts.virt import parse
 from hosts.virt.client.base import Calls
 from hosts.virt.connection import WORK_TIMEOUT_S
+from hosts.virt.consoles import LibvirtLine
 from hosts.virt.errors import Unsupported
+from hosts.virt.protocol import ConsoleLine, Ended, Receive
 from hosts.virt.xml import edits
 
 # 4K at 24 bits is 24 MiB as PPM; what is larger is not a screen.
@@ -47,6 +49,9 @@ class MediaCalls(Calls):
             raise Unsupported("no descriptor can be passed from another machine")
         flags = libvirt.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH
         return int(self._on_domain(uuid, lambda dom: dom.openGraphicsFD(0, flags)))
+
+    def open_console(self, uuid: UUID, receive: Receive, ended: Ended) -> ConsoleLine:
+        return LibvirtLine(self.connection.uri, uuid, receive, ended)
 
 
 def _eject(dom: Any, target: str) -> None:

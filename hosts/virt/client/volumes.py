@@ -93,6 +93,12 @@ class VolumeCalls(Calls):
         with self._own_connection() as own:
             streams.download(own, lambda conn: _look_up(conn, pool, name), target, progress)
 
+    def read_volume_end(self, pool: str, name: str, most_bytes: int) -> bytes:
+        return self.connection.call(
+            lambda conn: streams.read_end(conn, _look_up(conn, pool, name), most_bytes),
+            WORK_TIMEOUT_S,
+        )
+
     def clone_volume(
         self, pool: str, name: str, spec: VolumeSpec, progress: Progress
     ) -> VolumeFacts:

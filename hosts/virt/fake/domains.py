@@ -11,6 +11,7 @@ from uuid import UUID
 from PIL import Image
 
 from hosts.virt.errors import AgentSilent, AlreadyExists, NoSuchDomain, WrongState
+from hosts.virt.fake.console import FakeConsoles
 from hosts.virt.fake.state import FakeDomain, counted
 from hosts.virt.fake.volumes import FakeVolumes
 from hosts.virt.parse import usable_address
@@ -29,7 +30,7 @@ from hosts.virt.xml.domain import domain_xml
 RFB_GREETING = b"RFB 003.008\n"
 
 
-class FakeDomains(FakeVolumes):
+class FakeDomains(FakeConsoles, FakeVolumes):
     # --- what is there ------------------------------------------------------------------------
 
     @counted
@@ -114,6 +115,7 @@ class FakeDomains(FakeVolumes):
             domain.state, domain.reason = state, "starting" if paused else "booted"
             domain.id, self._next_id = self._next_id, self._next_id + 1
             domain.boots += 1
+        self.log_serial(domain, b"")
         self._lifecycle(domain, "started")
         if self.boots_by_itself and not paused:
             self._boot(uuid)
@@ -227,11 +229,16 @@ class FakeDomains(FakeVolumes):
         for peer in self.vnc_peers.pop(domain.spec.uuid, []):
             with contextlib.suppress(OSError):
                 peer.close()
+        line = self.lines.get(domain.spec.uuid)
+        if line is not None:
+            line.break_off()
         self._lifecycle(domain, "stopped")
 
     def _paths(self, spec: DomainSpec) -> dict[tuple[str, str], str]:
         named: list[DiskSpec | CdromSpec] = [*spec.disks, *spec.cdroms]
-        return {
+        log = spec.serial_log
+        logs = {(log.pool, log.name): f"{self._pool(log.pool).path}/{log.name}"} if log else {}
+        return logs | {
             (device.pool, device.volume): self._volume(device.pool, device.volume).facts.path
             for device in named
             if device.pool and device.volume

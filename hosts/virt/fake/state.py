@@ -25,6 +25,7 @@ from hosts.virt.spec import (
 )
 
 if TYPE_CHECKING:
+    from hosts.virt.fake.console import FakeLine
     from hosts.virt.fake.events import FakeEventSource
 
 P = ParamSpec("P")
@@ -109,6 +110,7 @@ class FakeState:
         self.boots_by_itself = False
         self.ignores_power_button: set[UUID] = set()
         self.vnc_peers: dict[UUID, list[socket.socket]] = {}
+        self.lines: dict[UUID, FakeLine] = {}
         self.agents: set[UUID] = set()
         self._lock = threading.RLock()
         self._faults: dict[str, list[BaseException]] = defaultdict(list)

@@ -74,6 +74,10 @@ class FakeVolumes(FakeState):
         progress(len(content), len(content))
 
     @counted
+    def read_volume_end(self, pool: str, name: str, most_bytes: int) -> bytes:
+        return self._volume(pool, name).content[-most_bytes:]
+
+    @counted
     def clone_volume(
         self, pool: str, name: str, spec: VolumeSpec, progress: Progress
     ) -> VolumeFacts:

@@ -9,6 +9,7 @@ from hosts.virt.xml.build import add
 
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
 FIRSTBOOT_CHANNEL = "org.kvmweb.firstboot.0"
+# Where libvirt's own logs are, for pools that are no directory.
 SERIAL_LOG = "/var/log/libvirt/qemu/{name}-serial0.log"
 BALLOON_PERIOD_S = 10
 
@@ -66,12 +67,12 @@ def _boot(element: etree._Element, order: int | None) -> None:
         add(element, "boot", order=order)
 
 
-def serial_console(parent: etree._Element, spec: DomainSpec) -> None:
-    """One pty, which is the console as well; virtlogd keeps what it says, over restarts. Which
-    chip it is follows from the machine type."""
+def serial_console(parent: etree._Element, spec: DomainSpec, log: str | None) -> None:
+    """One pty, which is the console as well; virtlogd keeps what it says in ``log``, over restarts.
+    Which chip it is follows from the machine type."""
     serial = add(parent, "serial", type="pty")
-    if spec.serial_log:
-        add(serial, "log", file=SERIAL_LOG.format(name=spec.name), append="on")
+    if spec.serial_log is not None:
+        add(serial, "log", file=log or SERIAL_LOG.format(name=spec.name), append="on")
     add(serial, "target", port=0)
     console = add(parent, "console", type="pty")
     add(console, "target", type="serial", port=0)

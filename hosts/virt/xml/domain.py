@@ -15,7 +15,8 @@ from hosts.virt.xml import devices
 from hosts.virt.xml.build import add, render
 from hosts.virt.xml.metadata import kvmweb_element, libosinfo_element
 
-Paths = Mapping[tuple[str, str], str]  # (pool, volume) -> path on the host
+# (pool, volume) -> path on the host; of the serial log only where its pool is a directory.
+Paths = Mapping[tuple[str, str], str]
 
 # q35 hot-plugs into free PCIe root ports only, and a port cannot be added to a running machine.
 SPARE_ROOT_PORTS = 6
@@ -113,7 +114,8 @@ def _devices(root: etree._Element, spec: DomainSpec, paths: Paths) -> None:
     for nic in spec.nics:
         devices.nic(element, nic)
     _controllers(element, spec)
-    devices.serial_console(element, spec)
+    log = spec.serial_log
+    devices.serial_console(element, spec, paths.get((log.pool, log.name)) if log else None)
     if spec.agent_channel:
         devices.channel(element, devices.AGENT_CHANNEL)
     if spec.firstboot_channel:
