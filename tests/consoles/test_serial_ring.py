@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vms.consoles.serial.ring import SURE_BYTES, TAIL_BYTES, Ring, missed
+from vms.consoles.serial.ring import LIKELY_BYTES, SURE_BYTES, TAIL_BYTES, Ring, missed
 
 
 def test_the_last_lines() -> None:
@@ -20,7 +20,7 @@ def test_the_last_lines() -> None:
 def test_a_cut_begins_with_a_whole_line() -> None:
     ring = Ring(most_bytes=20)
     ring.add(b"first line\nsecond line\nthird\n")
-    assert ring.content() == b"third\n"
+    assert ring.content() == b"second line\nthird\n"
 
 
 def test_one_line_without_end_is_bounded_too() -> None:
@@ -52,15 +52,15 @@ def test_the_log_alone() -> None:
     assert missed(BOOT, b"", b"") == BOOT
 
 
-@given(st.integers(0, len(BOOT)), st.integers(0, len(BOOT)))
-def test_log_and_line_overlap(written: int, opened: int) -> None:
-    """The log ends at ``written``; the line was opened at ``opened``: nothing comes twice."""
-    log, live = BOOT[:written], BOOT[opened:]
+@given(st.integers(0, len(BOOT) - SURE_BYTES), st.integers(0, 3000))
+def test_log_and_line_overlap(opened: int, more: int) -> None:
+    """The line was opened when the log had ``opened`` bytes; it has more now."""
+    log, live = BOOT[: opened + more], BOOT[opened:]
     whole = missed(log, b"", live) + live
-    if written <= opened:
-        assert whole == log + live
-    elif len(live) >= SURE_BYTES and written - opened >= SURE_BYTES:
+    if more == 0 or more >= LIKELY_BYTES:
         assert whole == BOOT
+    else:
+        assert len(whole) - len(BOOT) <= more
 
 
 def test_what_was_said_while_there_was_no_line() -> None:

@@ -6,6 +6,8 @@ MOST_BYTES = 1 << 20
 MOST_LINES = 5000
 # How many bytes must agree before two pieces are taken for the same text.
 SURE_BYTES = 32
+# At the seam fewer do: a few bytes that come twice are better than a few that are lost.
+LIKELY_BYTES = 12
 TAIL_BYTES = 256
 
 
@@ -16,17 +18,20 @@ class Ring:
         self._most_bytes = most_bytes
         self._most_lines = most_lines
         self._kept = bytearray()
+        self._cut = False  # something was said before what is kept
 
     def add(self, data: bytes) -> None:
         """Trimmed now and then, so it holds at most twice ``most_bytes``."""
         self._kept += data[-self._most_bytes :]
+        self._cut |= len(data) > self._most_bytes
         if len(self._kept) > 2 * self._most_bytes:
             del self._kept[: -self._most_bytes]
+            self._cut = True
 
     def content(self) -> bytes:
         """What somebody who comes now is shown. Begins with a whole line where it was cut."""
         begin = max(len(self._kept) - self._most_bytes, 0)
-        cut = begin > 0
+        cut = self._cut or begin > 0
         end = len(self._kept)
         for _ in range(self._most_lines + 1):
             end = self._kept.rfind(b"\n", begin, end)
@@ -58,7 +63,7 @@ def missed(log: bytes, tail: bytes, live: bytes) -> bytes:
     end = len(log)
     if len(live) >= SURE_BYTES and (found := log.find(live[:SURE_BYTES], begin)) >= 0:
         return log[begin:found]
-    for length in range(min(len(live), SURE_BYTES, end - begin), 0, -1):
+    for length in range(min(len(live), SURE_BYTES, end - begin), LIKELY_BYTES - 1, -1):
         if log.endswith(live[:length]):
             end -= length
             break
