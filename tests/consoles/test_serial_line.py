@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from django.db import transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ from hosts.virt.spec import VolumeSpec
 from tests.consoles.serial_site import SerialSite
 from tests.consoles.test_both_carriers_keep_the_contract import wait_for
 from vms import seriallog
-from vms.consoles import gate, sessions, tickets
+from vms.consoles import control, gate, sessions, tickets
 from vms.consoles.serial import hub, pump, viewer
 from vms.models import VM, ConsoleSession
 from vms.provisioning.domain import domain_spec
@@ -108,6 +109,33 @@ def test_who_only_looks_types_nothing(
         holding.type(b"whoami\r")
         typed(fake, vm, b"whoami\r")
         assert bytes(fake.lines[vm.uuid].typed) == b"whoami\r"
+
+
+def test_control_moves_and_the_line_stays(
+    site: SerialSite,
+    fake: FakeHypervisor,
+    owner: User,
+    teammate: User,
+    vm: VM,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without Redis in this test the re-check does it; with Redis it is told (tests/lab)."""
+    monkeypatch.setattr(sessions, "RECHECK_S", 0.1)
+    with site.open(secret(owner, vm)) as first:
+        first.until_told(type="live")
+        with transaction.atomic():
+            control.move(vm, teammate, actor=owner)
+        assert first.until_told(type="mode") == {"type": "mode", "mode": "view"}
+        first.type(b"too late\r")
+        with site.open(secret(teammate, vm)) as second:
+            assert second.until_told(type="hello")["mode"] == "control"
+            second.until_told(type="live")
+            second.type(b"mine\r")
+            typed(fake, vm, b"mine\r")
+        fake.guest_says(vm.uuid, b"it goes on")
+        first.until_shown(b"it goes on")
+        assert bytes(fake.lines[vm.uuid].typed) == b"mine\r"
+        assert ConsoleSession.objects.filter(user=owner).get().mode == "view"
 
 
 def test_history_is_the_hosts(site: SerialSite, fake: FakeHypervisor, owner: User, vm: VM) -> None:

@@ -8,11 +8,14 @@ import logging
 import socket
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from accounts.audit import resolve_address
 from accounts.errors import DomainError
 from vms.consoles import gate
+
+if TYPE_CHECKING:
+    from vms.consoles.targets import Target
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +75,8 @@ async def _accompany(connection: socket.socket, console: gate.Console) -> None:
     reason = "client"
     try:
         answer = json.dumps({"mode": console.grant.mode}).encode()
-        socket.send_fds(connection, [answer], [console.target.fileno()])
+        screen = cast("Target", console.target)  # websockify_server asks for no other kind
+        socket.send_fds(connection, [answer], [screen.fileno()])
         reports = asyncio.ensure_future(_reports(connection, console))
         watch = asyncio.ensure_future(gate.watch(console))
         done, _ = await asyncio.wait({reports, watch}, return_when=asyncio.FIRST_COMPLETED)

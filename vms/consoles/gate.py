@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from channels.db import database_sync_to_async
@@ -145,7 +145,8 @@ async def watch(console: Console) -> str:
                 return "idle"
             if now - console.began_at > ABSOLUTE_LIMIT_S:
                 return "limit"
-            if reason := await database_sync_to_async(tickets.why_ended)(console.grant):
+            reason = await database_sync_to_async(tickets.why_ended)(console.grant)
+            if reason and not await _goes_on(console, reason):
                 return reason
             await database_sync_to_async(sessions.touch)(
                 console.session, bytes_in=console.bytes_in, bytes_out=console.bytes_out
@@ -179,12 +180,30 @@ async def _told_to_end(console: Console) -> str:
                 await asyncio.sleep(2)
                 channel, joined = "", []
                 continue
-            if reason := await _reason_in(message, grant):
+            reason = await _reason_in(message, console.grant)
+            if reason and not await _goes_on(console, reason):
                 return reason
     finally:
         for group in joined:
             with contextlib.suppress(OSError):
                 await layer.group_discard(group, channel)
+
+
+async def _goes_on(console: Console, reason: str) -> bool:
+    """A serial line is the same for who types and who looks: when control moves, its consoles
+    change their mode and stay open."""
+    mode = {"handed_over": "view", "control_given": "control"}.get(reason)
+    if mode is None or not isinstance(console.target, Viewer):
+        return False
+    if mode == "view":
+        console.target.set_mode(mode)  # at once: from now on nothing of theirs is let through
+    grant = replace(console.grant, mode=mode)
+    if not await database_sync_to_async(tickets.still_allowed)(grant):
+        return False
+    console.grant = grant
+    console.target.set_mode(mode)
+    await database_sync_to_async(sessions.change_mode)(console.session, mode)
+    return True
 
 
 async def _reason_in(message: dict[str, Any], grant: tickets.Grant) -> str:
