@@ -287,7 +287,7 @@ class Stack:
         return answer
 
     def delete(self, uuid: str) -> dict[str, Any]:
-        answer: dict[str, Any] = self.api("DELETE", f"/vms/{uuid}?force=true")
+        answer: dict[str, Any] = self.api("DELETE", f"/vms/{uuid}?force=true&purge=true")
         return answer
 
     def job(self, job_id: str) -> dict[str, Any]:

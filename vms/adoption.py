@@ -191,7 +191,7 @@ def adopt(untracked: Untracked, *, actor: User | None) -> VM:
         if known is not None:
             code = "adopt.has_row" if known.deleted_at is None else "adopt.was_deleted"
             raise Conflict(code, name=untracked.name)
-        if VM.objects.alive().filter(team=team, name=facts["vm_name"]).exists():
+        if VM.objects.in_use().filter(team=team, name=facts["vm_name"]).exists():
             raise Conflict("adopt.name_taken", name=facts["vm_name"], team=team.name)
         vm = _row(untracked, uuid, owner, team)
         disk_gib = _disks(vm, untracked)

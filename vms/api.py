@@ -12,18 +12,19 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Field, Query, Router, Schema
 from pydantic import ConfigDict
 
-from accounts import policy
-from accounts.apiauth import Identity, Page, Paging, idempotent, user_auth
+from accounts import messages, policy
+from accounts.apiauth import Identity, Page, Paging, idempotent, paginate, user_auth
 from accounts.errors import NotFound
 from accounts.models import Team
 from accounts.policy import Action
 from hosts.models import Network
 from jobs.api import JobBrief, brief
 from jobs.models import Job
-from vms import lifecycle, presentation, queries, services, timeline
+from vms import batches, discs, lifecycle, presentation, queries, recycle_bin, services, timeline
 from vms.cloning import requests as cloning
-from vms.models import VM, Flavor, Image
-from vms.provisioning import network_choices, request_vm
+from vms.models import VM, Batch, Flavor, Image
+from vms.provisioning import batch as batch_sizes
+from vms.provisioning import network_choices, request_batch, request_vm, retry_failed
 from vms.provisioning.validation import Problems
 
 router = Router(tags=["machines"], auth=user_auth)
@@ -76,6 +77,19 @@ class CloneIn(Schema):
     description: str = ""
 
 
+class BatchIn(CreateIn):
+    """Machines to make together: ``name`` and a number each. No ``hostname``: it is the name."""
+
+    count: Whole = Field(description=f"{batch_sizes.SIZE_MIN} to {batch_sizes.SIZE_MAX}")
+    hostname: Literal[""] = ""
+
+
+class RestoreIn(Schema):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field("", description="where its own was taken meanwhile")
+
+
 class EditIn(Schema):
     model_config = ConfigDict(extra="forbid")
 
@@ -111,6 +125,7 @@ class VMOut(Schema):
     team: str
     host: str | None
     image: str | None
+    disc: str | None = Field(description="the installation disc in its drive")
     flavor: str | None
     vcpus: int
     memory_mib: int
@@ -131,6 +146,9 @@ class VMOut(Schema):
     created_at: datetime
     started_at: datetime | None
     observed_at: datetime | None
+    binned_at: datetime | None  # in the recycle bin since then
+    bin_until: datetime | None
+    batch: UUID | None
     # verb -> null when it is possible now, else why not
     verbs: dict[str, str | None]
 
@@ -138,6 +156,45 @@ class VMOut(Schema):
 class Accepted(Schema):
     job: JobBrief
     vm: VMOut
+
+
+class BatchRowOut(Schema):
+    number: int
+    name: str
+    uuid: UUID
+    state: str = Field(description="making, ready, failed or deleted")
+    progress: float | None
+    doing: str
+    why: str
+
+
+class BatchOut(Schema):
+    uuid: UUID
+    prefix: str
+    owner: str
+    team: str
+    created_at: datetime
+    progress: float
+    counts: dict[str, int]
+    machines: list[BatchRowOut]
+
+
+class BatchBrief(Schema):
+    uuid: UUID
+    prefix: str
+    size: int
+    created_at: datetime
+
+
+class RefusedOut(Schema):
+    name: str
+    code: str
+    detail: str
+
+
+class BatchRetried(Schema):
+    jobs: list[JobBrief]
+    refused: list[RefusedOut]
 
 
 class ListIn(Paging):
@@ -177,38 +234,59 @@ def list_vms(request: HttpRequest, wanted: Query[ListIn]) -> dict[str, Any]:
 @router.post("/vms", response={202: Accepted}, summary="Create a machine", by_alias=True)
 @idempotent
 def create_vm(request: HttpRequest, wanted: CreateIn) -> tuple[int, dict[str, Any]]:
+    vm, job = request_vm(hostname=wanted.hostname, **_asked(request, wanted))
+    return 202, _accepted(request, vm, job)
+
+
+@router.post("/batches", response={202: BatchOut}, summary="Create many machines at once")
+@idempotent
+def create_batch(request: HttpRequest, wanted: BatchIn) -> tuple[int, dict[str, Any]]:
+    """All of them within the quota, or none."""
+    batch = request_batch(count=wanted.count, **_asked(request, wanted))
+    return 202, _batch(request, batch)
+
+
+@router.get("/batches", response=Page[BatchBrief], summary="List batches, the newest first")
+def list_batches(request: HttpRequest, paging: Query[Paging]) -> dict[str, Any]:
+    return paginate(Batch.objects.visible_to(_identity(request).user), paging)
+
+
+@router.get("/batches/{batch}", response=BatchOut, summary="One batch and how far it is")
+def get_batch(request: HttpRequest, batch: str) -> dict[str, Any]:
+    return _batch(request, batches.one(_identity(request).user, batch))
+
+
+@router.post(
+    "/batches/{batch}/retry", response={202: BatchRetried}, summary="Make its failed ones again"
+)
+def retry_batch(request: HttpRequest, batch: str) -> tuple[int, dict[str, Any]]:
     user = _identity(request).user
-    problems = Problems()
-    image = _chosen(problems, "image", wanted.image, Image.objects.visible_to(user))
-    flavor = _chosen(problems, "flavor", wanted.flavor, Flavor.objects.filter(published=True))
-    team = _chosen(problems, "team", wanted.team, _teams(request))
-    network = _network(wanted.network)
-    problems.raise_if_any()
-    if image is None:
-        raise NotFound("vm.image_unknown", name="")
-    keys = wanted.ssh_keys
-    if keys is None:
-        keys = list(user.ssh_keys.values_list("public_key", flat=True))
-    vm, job = request_vm(
-        actor=user,
-        team=team,
-        name=wanted.name,
-        image=image,
-        flavor=flavor,
-        vcpus=wanted.vcpus,
-        memory_mib=wanted.memory_mib,
-        disk_gib=wanted.disk_gib,
-        network=network,
-        copy=wanted.copy_mode,
-        user=wanted.user,
-        password=wanted.password,
-        ssh_keys=keys,
-        user_data=wanted.user_data,
-        hostname=wanted.hostname,
-        start=wanted.start,
-        tags=wanted.tags,
-        description=wanted.description,
-    )
+    result = retry_failed(batches.one(user, batch), actor=user)
+    refused = [
+        {"name": vm.name, "code": error.code, "detail": messages.text(error.code, error.params)}
+        for vm, error in result.refused
+    ]
+    return 202, {"jobs": [brief(job) for job in result.done], "refused": refused}
+
+
+@router.get("/bin", response=list[VMOut], summary="The recycle bin", by_alias=True)
+def list_bin(request: HttpRequest) -> list[dict[str, Any]]:
+    """Deleted machines, those that go for good first at the top."""
+    user = _identity(request).user
+    views = presentation.machines(recycle_bin.contents(user), user)
+    return [_machine(view) for view in views]
+
+
+@router.post(
+    "/vms/{uuid}/take-back",
+    response={202: Accepted},
+    summary="Restore from the recycle bin",
+    by_alias=True,
+)
+def take_back(request: HttpRequest, uuid: str, wanted: RestoreIn) -> tuple[int, dict[str, Any]]:
+    user = _identity(request).user
+    vm = queries.one(user, uuid)
+    job = recycle_bin.restore(vm, actor=user, name=wanted.name)
     return 202, _accepted(request, vm, job)
 
 
@@ -253,12 +331,15 @@ def edit_vm(request: HttpRequest, uuid: str, wanted: EditIn) -> dict[str, Any]:
 
 @router.delete("/vms/{uuid}", response={202: Accepted}, summary="Delete a machine", by_alias=True)
 def delete_vm(
-    request: HttpRequest, uuid: str, force: bool = False, confirm: str = ""
+    request: HttpRequest, uuid: str, force: bool = False, confirm: str = "", purge: bool = False
 ) -> tuple[int, dict[str, Any]]:
-    """One that runs needs its name as ``confirm``, or ``force``."""
+    """Into the recycle bin; for good with ``purge``, or when it lies there already. One that runs
+    needs its name as ``confirm``, or ``force``."""
     user = _identity(request).user
     vm = queries.one(user, uuid)
-    job = lifecycle.request(vm, "delete", actor=user, confirm_name=confirm, force=force)
+    job = lifecycle.request(
+        vm, "delete", actor=user, confirm_name=confirm, force=force, purge=purge
+    )
     return 202, _accepted(request, vm, job)
 
 
@@ -269,6 +350,14 @@ def _power(verb: str) -> Callable[[HttpRequest, str], tuple[int, dict[str, Any]]
         return 202, _accepted(request, vm, lifecycle.request(vm, verb, actor=user))
 
     return act
+
+
+@router.post("/vms/{uuid}/eject", response={202: Accepted}, summary="Eject its disc", by_alias=True)
+def eject_disc(request: HttpRequest, uuid: str) -> tuple[int, dict[str, Any]]:
+    """Of a machine that was made from an installation disc; its first reboot ejects it as well."""
+    user = _identity(request).user
+    vm = queries.one(user, uuid)
+    return 202, _accepted(request, vm, discs.eject(vm, actor=user))
 
 
 for _word in POWER_VERBS:
@@ -330,6 +419,66 @@ def _accepted(request: HttpRequest, vm: VM, job: Job) -> dict[str, Any]:
     return {"job": brief(job), "vm": _one(request, vm.uuid)}
 
 
+def _asked(request: HttpRequest, wanted: CreateIn) -> dict[str, Any]:
+    """What one machine and many have in common, by id or name made objects."""
+    user = _identity(request).user
+    problems = Problems()
+    image = _chosen(problems, "image", wanted.image, Image.objects.visible_to(user))
+    flavor = _chosen(problems, "flavor", wanted.flavor, Flavor.objects.filter(published=True))
+    team = _chosen(problems, "team", wanted.team, _teams(request))
+    network = _network(wanted.network)
+    problems.raise_if_any()
+    if image is None:
+        raise NotFound("vm.image_unknown", name="")
+    keys = wanted.ssh_keys
+    if keys is None:
+        keys = list(user.ssh_keys.values_list("public_key", flat=True))
+    return {
+        "actor": user,
+        "team": team,
+        "name": wanted.name,
+        "image": image,
+        "flavor": flavor,
+        "vcpus": wanted.vcpus,
+        "memory_mib": wanted.memory_mib,
+        "disk_gib": wanted.disk_gib,
+        "network": network,
+        "copy": wanted.copy_mode,
+        "user": wanted.user,
+        "password": wanted.password,
+        "ssh_keys": keys,
+        "user_data": wanted.user_data,
+        "start": wanted.start,
+        "tags": wanted.tags,
+        "description": wanted.description,
+    }
+
+
+def _batch(request: HttpRequest, batch: Batch) -> dict[str, Any]:
+    view = batches.view(batch, _identity(request).user)
+    return {
+        "uuid": batch.uuid,
+        "prefix": batch.prefix,
+        "owner": batch.owner.username,
+        "team": batch.team.name,
+        "created_at": batch.created_at,
+        "progress": view.share,
+        "counts": view.counts,
+        "machines": [
+            {
+                "number": row.number,
+                "name": row.name,
+                "uuid": row.uuid,
+                "state": row.state,
+                "progress": row.share,
+                "doing": row.doing,
+                "why": row.why,
+            }
+            for row in view.rows
+        ],
+    }
+
+
 def _machine(view: presentation.MachineView) -> dict[str, Any]:
     vm, task = view.vm, view.task
     nics = list(vm.nics.all())
@@ -355,6 +504,7 @@ def _machine(view: presentation.MachineView) -> dict[str, Any]:
         "team": vm.team.name,
         "host": vm.host.name if vm.host else None,
         "image": vm.image.name if vm.image else None,
+        "disc": vm.iso.name if vm.iso else None,
         "flavor": vm.flavor.name if vm.flavor else None,
         "vcpus": vm.vcpus,
         "memory_mib": vm.memory_mib,
@@ -375,6 +525,9 @@ def _machine(view: presentation.MachineView) -> dict[str, Any]:
         "created_at": vm.created_at,
         "started_at": vm.started_at,
         "observed_at": vm.observed_at,
+        "binned_at": vm.binned_at,
+        "bin_until": vm.bin_until,
+        "batch": vm.batch.uuid if vm.batch else None,
         "verbs": {verb.verb: None if verb.allowed else verb.why for verb in view.verbs},
     }
 

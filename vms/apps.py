@@ -21,7 +21,9 @@ class VmsConfig(AppConfig):
         policy.register_grant(invites.grants)
 
         from vms import reconcile as machine_reconcile
-        from vms import watching
+        from vms import recycle_bin, watching
+
+        recycle_bin.register()
 
         watching.register()
         machine_reconcile.register()

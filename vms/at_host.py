@@ -28,7 +28,7 @@ def machine(ctx: JobContext) -> VM:
     pk = ctx.job.vm_id
     if pk is None:
         raise RuntimeError(f"job {ctx.job.pk} is about no machine")
-    return VM.objects.select_related("host", "image", "team", "owner").get(pk=pk)
+    return VM.objects.select_related("host", "image", "iso", "team", "owner").get(pk=pk)
 
 
 def hypervisor(vm: VM) -> Hypervisor:

@@ -61,7 +61,13 @@ def show_create(
     appended cloud-config that is wrong is left out."""
     mac = mac or _mac(name)
     disk = f"{pool_path}/{name}.qcow2"
-    lines = _disk_lines(image, f"{pool_path}/{image.volume_name}", disk, disk_gib, copy)
+    source = f"{pool_path}/{image.volume_name}"
+    is_iso = image.kind == "iso"
+    lines = (
+        [shlex.join(["qemu-img", "create", "-f", "qcow2", disk, f"{disk_gib}G"])]
+        if is_iso
+        else _disk_lines(image, source, disk, disk_gib, copy)
+    )
     seed_path = ""
     if image.has_cloud_init:
         seed_path = f"{pool_path}/{name}-seed.iso"
@@ -83,6 +89,7 @@ def show_create(
         network=f"network={_option(network)},model=virtio,mac={mac}",
         disk=disk,
         seed=seed_path,
+        disc=source if is_iso else "",
         domain_type=domain_type,
     )
     if start:
@@ -95,10 +102,29 @@ def show_create(
     ]
 
 
-def show_verb(vm: VM, verb: str) -> list[str]:
-    """``virsh`` lines for a verb of ``vms.lifecycle`` (``force_off``...); empty when unknown."""
+def show_again(names: Sequence[str]) -> list[str]:
+    """For a batch: what the lines of its first machine are to be repeated for."""
+    return [f"# the same up to {shlex.quote(names[-1])}"] if len(names) > 1 else []
+
+
+def show_restore(vm: VM) -> list[str]:
+    """Out of the recycle bin: it was kept defined, so only what was switched off comes back."""
     domain = shlex.quote(vm.domain_name)
     virsh = ["virsh", "-c", URI]
+    lines = [_join([*virsh, "dominfo"], domain)]
+    return [*lines, _join([*virsh, "autostart"], domain)] if vm.bin_autostart else lines
+
+
+def show_verb(vm: VM, verb: str) -> list[str]:
+    """``virsh`` lines for a verb of ``vms.lifecycle`` (``force_off``...); empty when unknown.
+    ``bin`` is a delete into the recycle bin."""
+    domain = shlex.quote(vm.domain_name)
+    virsh = ["virsh", "-c", URI]
+    if verb == "bin":
+        return [
+            _join([*virsh, "destroy"], domain),
+            _join([*virsh, "autostart", "--disable"], domain),
+        ]
     if verb == "delete":
         undefine = "--managed-save --nvram --snapshots-metadata --remove-all-storage"
         return [
@@ -238,6 +264,7 @@ def _virt_install(
     network: str,
     disk: str,
     seed: str,
+    disc: str,
     domain_type: str,
 ) -> str:
     cpu = "host-passthrough" if domain_type == "kvm" else "maximum"
@@ -249,7 +276,8 @@ def _virt_install(
         ("--memory", str(memory_mib)),
         ("--cpu", f"mode={cpu}"),
         ("--osinfo", GENERIC_OS),
-        ("--import", ""),
+        # A disc to install from boots first, and is out after the first reboot.
+        ("--cdrom", disc) if disc else ("--import", ""),
         ("--disk", f"path={_option(disk)},format=qcow2,bus=virtio,discard=unmap"),
     ]
     if seed:

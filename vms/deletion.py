@@ -30,7 +30,7 @@ HOST_POLL_S = 15.0
 StepFunction = Callable[["JobContext"], None]
 
 
-def _patiently(step: StepFunction) -> StepFunction:
+def patiently(step: StepFunction) -> StepFunction:
     """A host that is away makes the step wait, not fail."""
 
     @wraps(step)
@@ -43,7 +43,7 @@ def _patiently(step: StepFunction) -> StepFunction:
     return waiting
 
 
-@_patiently
+@patiently
 def stop(ctx: JobContext) -> None:
     vm = at_host.machine(ctx)
     if vm.host is not None:
@@ -51,14 +51,14 @@ def stop(ctx: JobContext) -> None:
         at_host.look(vm)
 
 
-@_patiently
+@patiently
 def undefine(ctx: JobContext) -> None:
     vm = at_host.machine(ctx)
     if vm.host is not None:
         at_host.hypervisor(vm).undefine(vm.uuid)
 
 
-@_patiently
+@patiently
 def delete_volumes(ctx: JobContext) -> None:
     """Its disks, its seed and its serial log. The image's copy, which other machines may stand
     on, stays."""

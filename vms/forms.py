@@ -13,6 +13,7 @@ from accounts.models import Team, User
 from accounts.policy import Action
 from vms.models import VM, Flavor, Image
 from vms.provisioning import network_choices
+from vms.provisioning.batch import SIZE_MAX
 
 CUSTOM = "custom"
 _SEPARATORS = re.compile(r"[\s,;]+")
@@ -34,6 +35,7 @@ class CreateForm(forms.Form):
     memory_mib = forms.IntegerField(required=False, min_value=1)
     disk_gib = forms.IntegerField(required=False, min_value=1)
     network = forms.CharField(max_length=64)
+    count = forms.IntegerField(required=False, min_value=1, max_value=SIZE_MAX)
     copy = forms.ChoiceField(choices=VM.Copy.choices, initial=VM.Copy.LINKED)
     user = forms.CharField(max_length=64, required=False)
     keys = forms.MultipleChoiceField(required=False)
@@ -88,6 +90,13 @@ class CreateForm(forms.Form):
         if data.get("password_mode") == "choose" and not data.get("password"):
             self.add_error("password", _("Type a password, or have one generated."))
         return data
+
+    def how_many(self) -> int:
+        """As typed so far; what makes no sense counts as one."""
+        text = self.value("count")
+        if not text.isascii() or not text.isdecimal() or len(text) > 4:
+            return 1
+        return min(max(int(text), 1), SIZE_MAX)
 
     def chosen_keys(self) -> list[str]:
         """The texts of the ticked keys, and those that were pasted, one a line."""

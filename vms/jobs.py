@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from jobs import registry
 from jobs.registry import JobKind, StepSpec
-from vms import deletion, power
+from vms import binning, deletion, discs, power
 from vms.cloning import lending
 from vms.cloning import requests as cloning
 from vms.cloning import steps as clone_steps
@@ -357,7 +357,46 @@ SNAPSHOTS = (
     ),
 )
 
+BIN = JobKind(
+    kind="vm.bin",
+    label=_("Move to the recycle bin"),
+    verb="binning",
+    steps=(
+        StepSpec(key="stop", label=_("Switching off"), do=binning.switch_off_machine),
+        StepSpec(
+            key="hold", label=_("Keeping it from starting"), do=binning.hold, undo=binning.let_go
+        ),
+    ),
+    deadline=DELETE_DEADLINE,
+    on_success=binning.put_in,
+    on_failure=binning.not_put_in,
+)
+
+TAKE_BACK = JobKind(
+    kind="vm.take_back",
+    label=_("Restore from the recycle bin"),
+    verb="taking_back",
+    steps=(
+        StepSpec(key="disks", label=_("Looking for its disks"), do=binning.look_whole),
+        StepSpec(key="define", label=_("Bringing the definition back"), do=binning.bring_back),
+    ),
+    deadline=DELETE_DEADLINE,
+    on_success=binning.taken_out,
+    on_failure=binning.not_taken_out,
+)
+
+
+EJECT = JobKind(
+    kind=discs.KIND,
+    label=_("Eject the disc"),
+    verb="ejecting",
+    steps=(StepSpec(key="eject", label=_("Emptying the drive"), do=discs.take_out),),
+    deadline=POWER_DEADLINE,
+    on_success=discs.taken_out,
+    on_failure=power.failed,
+)
+
 
 def register() -> None:
-    for kind in (CREATE, CLONE, LEND, *POWER, DELETE, *SNAPSHOTS):
+    for kind in (CREATE, CLONE, LEND, *POWER, DELETE, *SNAPSHOTS, BIN, TAKE_BACK, EJECT):
         registry.register(kind)

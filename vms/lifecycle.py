@@ -51,11 +51,20 @@ def allowed_verbs(vm: VM, user: User, *, door: policy.Door | None = None) -> dic
     }
 
 
-def request(vm: VM, verb: str, *, actor: User, confirm_name: str = "", force: bool = False) -> Job:
+def request(
+    vm: VM,
+    verb: str,
+    *,
+    actor: User,
+    confirm_name: str = "",
+    force: bool = False,
+    purge: bool = False,
+) -> Job:
     """Write the wish and its job; the job is sent on commit.
 
-    Deleting a machine that runs needs its name, or ``force``. Raises NotFound, Forbidden,
-    Conflict (``vm.why.*``, ``vm.confirm_name``), Busy, QuotaExceeded.
+    Deleting a machine that runs needs its name, or ``force``. A deleted machine goes to the
+    recycle bin; at once for good with ``purge``, or when it lies there, or never ran as a whole.
+    Raises NotFound, Forbidden, Conflict (``vm.why.*``, ``vm.confirm_name``), Busy, QuotaExceeded.
     """
     wanted = _verb(verb)
     policy.require(actor, _action(wanted), vm)
@@ -70,15 +79,17 @@ def request(vm: VM, verb: str, *, actor: User, confirm_name: str = "", force: bo
             raise Conflict(code, name=row.name, host=row.host.name if row.host else "")
         if wanted is Verb.DELETE:
             _check_confirmed(row, confirm_name, force)
-        return _write(row, wanted, actor)
+        return _write(row, wanted, actor, purge=purge or not _can_come_back(row))
 
 
-def request_many(vms: Iterable[VM], verb: str, *, actor: User, force: bool = False) -> BulkResult:
+def request_many(
+    vms: Iterable[VM], verb: str, *, actor: User, force: bool = False, purge: bool = False
+) -> BulkResult:
     """Each machine for itself: what is refused for one does not keep the others."""
     result = BulkResult(done=[], refused=[])
     for vm in vms:
         try:
-            job = request(vm, verb, actor=actor, force=force)
+            job = request(vm, verb, actor=actor, force=force, purge=purge)
         except DomainError as error:  # noqa: PERF203 - each is refused for itself
             result.refused.append((vm, error))
         else:
@@ -123,19 +134,29 @@ def _check_confirmed(vm: VM, confirm_name: str, force: bool) -> None:
         raise Conflict("vm.confirm_name", name=vm.name)
 
 
-def _write(vm: VM, verb: Verb, actor: User) -> Job:
+def _can_come_back(vm: VM) -> bool:
+    """Whether there is something that the recycle bin could keep."""
+    return (
+        vm.binned_at is None
+        and vm.host is not None
+        and vm.observed not in (VM.Observed.UNKNOWN, VM.Observed.MISSING)
+    )
+
+
+def _write(vm: VM, verb: Verb, actor: User, *, purge: bool) -> Job:
     if verb is Verb.START:
         # What an earlier start may have left; a machine is counted once.
         quotas.release(vm, RUNNING_RESOURCES)
         quotas.allocate(vm, running_ask(vm.vcpus, vm.memory_mib))
-    if verb is Verb.DELETE:
+    to_bin = verb is Verb.DELETE and not purge
+    if verb is Verb.DELETE and purge:
         quotas.releasing(vm)
-    kind = f"vm.{verb.value}"
+    kind = "vm.bin" if to_bin else f"vm.{verb.value}"
     job = job_services.enqueue(
         kind, actor=actor, vm=vm, host=vm.host, team=vm.team, target_name=vm.name
     )
     if desired := _DESIRED.get(verb):
-        vm.desired = desired
+        vm.desired = VM.Desired.STOPPED if to_bin else desired
         vm.save(update_fields=["desired"])
     audit.record(actor, kind, vm, before={"state": vm.observed}, job=job, team_id=vm.team_id)
     timeline.record(vm, "asked", actor=actor, job=job, task=kind)

@@ -81,6 +81,19 @@ messages.register(
             "Your role in the team does not allow this. Ask its owner or a manager of the team."
         ),
         "vm.why.busy": _("Something else is being done with this machine. Wait until it is over."),
+        "vm.why.binned": _("It lies in the recycle bin. Restore it first."),
+        "vm.no_disc": _("There is no disc in the drive of “%(name)s”."),
+        "vm.bin.not_in": _("“%(name)s” does not lie in the recycle bin any more."),
+        "vm.bin.name_taken": _(
+            "Another machine of the team is called “%(name)s” meanwhile. Choose another name."
+        ),
+        "vm.bin.days": _("The recycle bin keeps machines for %(minimum)s to %(maximum)s days."),
+        "vm.batch_size": _("%(minimum)s to %(maximum)s machines can be made at once."),
+        "vm.batch_names_taken": _(
+            "%(count)s of these names cannot be used, for the team has such machines already: "
+            "%(names)s. Choose another name."
+        ),
+        "vm.batch_unknown": _("There is no such batch, or it is not yours to see."),
         "vm.why.deleting": _("The machine is being deleted."),
         "vm.why.deleted": _("The machine “%(name)s” has been deleted."),
         "vm.why.shutting_down": _(
@@ -151,6 +164,7 @@ messages.register(
             "if it must stop."
         ),
         # What a job waits for.
+        "waiting.turn": _("Waiting until others of its batch have booted"),
         "waiting.image": _("Waiting until the image is on the host"),
         "waiting.volume": _("Waiting until the host has ended an earlier copy"),
         "waiting.address": _("Waiting for the guest to ask for an address"),
@@ -202,6 +216,8 @@ messages.register(
         "timeline.snapshot.taken": _("Snapshot “%(name)s” was taken"),
         "timeline.snapshot.reverted": _("Went back to snapshot “%(name)s”"),
         "timeline.snapshot.deleted": _("Snapshot “%(name)s” was deleted"),
+        "timeline.binned": _("Moved to the recycle bin"),
+        "timeline.taken_back": _("Restored from the recycle bin"),
         "timeline.adopted": _("Taken in again from its host"),
     }
 )

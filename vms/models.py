@@ -58,8 +58,13 @@ class Image(models.Model):
         UPLOAD = "upload", _("Upload")
         BUILT = "built", _("Built here")
 
+    class Kind(models.TextChoices):
+        DISK = "disk", _("Disk")
+        ISO = "iso", _("Installation disc")
+
     uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
     name = models.CharField(max_length=64, unique=True)
+    kind = models.CharField(max_length=4, choices=Kind.choices, default=Kind.DISK)
     os_id = models.CharField(max_length=32, default="linux")  # libosinfo short id: debian12
     version = models.CharField(max_length=32, blank=True)
     arch = models.CharField(max_length=16, default="x86_64")
@@ -120,9 +125,56 @@ class ImageCopy(models.Model):
         constraints = [models.UniqueConstraint(fields=["image", "pool"], name="imagecopy_once")]
 
 
+class MachineRules(models.Model):
+    """What admins set for all machines. One row at most; without it the defaults hold."""
+
+    bin_days = models.PositiveSmallIntegerField(default=7)  # how long the recycle bin keeps
+
+    @classmethod
+    def current(cls) -> MachineRules:
+        return cls.objects.first() or cls()
+
+
+class BatchQuerySet(models.QuerySet["Batch"]):
+    def visible_to(self, user: User) -> BatchQuerySet:
+        if user.is_admin:
+            return self
+        return self.filter(Q(owner=user) | Q(team__in=user.memberships.values("team")))
+
+
+class Batch(models.Model):
+    """Machines that were asked for together: one form, numbered names."""
+
+    uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    prefix = models.CharField(max_length=63)
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="batches"
+    )
+    team = models.ForeignKey("accounts.Team", on_delete=models.PROTECT, related_name="batches")
+    size = models.PositiveSmallIntegerField()
+    idempotency_key = models.CharField(max_length=128, null=True, unique=True)
+    digest = models.CharField(max_length=64, blank=True)  # of what was asked under that key
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = BatchQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return self.prefix
+
+
 class VMQuerySet(models.QuerySet["VM"]):
     def alive(self) -> VMQuerySet:
         return self.filter(deleted_at__isnull=True)
+
+    def in_use(self) -> VMQuerySet:
+        """Alive, and not in the recycle bin."""
+        return self.alive().filter(binned_at__isnull=True)
+
+    def in_bin(self) -> VMQuerySet:
+        return self.alive().filter(binned_at__isnull=False)
 
     def visible_to(self, user: User) -> VMQuerySet:
         """The only entry to machines: what a person may not see does not exist for them."""
@@ -176,6 +228,8 @@ class VM(models.Model):
         "hosts.Host", null=True, on_delete=models.PROTECT, related_name="machines"
     )
     image = models.ForeignKey(Image, null=True, on_delete=models.PROTECT, related_name="machines")
+    # The disc in its drive: what it is installed from, until that is ejected.
+    iso = models.ForeignKey(Image, null=True, on_delete=models.PROTECT, related_name="inserted_in")
     flavor = models.ForeignKey(Flavor, null=True, on_delete=models.SET_NULL)
     vcpus = models.PositiveSmallIntegerField()
     memory_mib = models.PositiveIntegerField()
@@ -214,7 +268,14 @@ class VM(models.Model):
     memory_used_mib = models.PositiveIntegerField(null=True)
     sampled_at = models.DateTimeField(null=True)
 
+    batch = models.ForeignKey(Batch, null=True, on_delete=models.SET_NULL, related_name="machines")
+    batch_number = models.PositiveSmallIntegerField(null=True)
+
     created_at = models.DateTimeField(auto_now_add=True)
+    # In the recycle bin since then, and until then; still defined on its host, and off.
+    binned_at = models.DateTimeField(null=True, db_index=True)
+    bin_until = models.DateTimeField(null=True)
+    bin_autostart = models.BooleanField(default=False)  # as it was, for the restore
     deleted_at = models.DateTimeField(null=True, db_index=True)
 
     objects = VMQuerySet.as_manager()
@@ -230,7 +291,7 @@ class VM(models.Model):
         constraints = [
             models.UniqueConstraint(
                 fields=["team", "name"],
-                condition=Q(deleted_at__isnull=True),
+                condition=Q(deleted_at__isnull=True, binned_at__isnull=True),
                 name="vm_name_once_per_team",
             ),
             models.UniqueConstraint(

@@ -178,6 +178,9 @@ _WORKING = {
     "taking_snapshot": gettext_lazy("Taking a snapshot"),
     "reverting": gettext_lazy("Going back to a snapshot"),
     "deleting_snapshot": gettext_lazy("Deleting a snapshot"),
+    "ejecting": gettext_lazy("Ejecting the disc"),
+    "binning": gettext_lazy("Moving to the recycle bin"),
+    "taking_back": gettext_lazy("Restoring"),
 }
 
 
@@ -412,10 +415,14 @@ def _confirm(vm: VM, verb: Verb) -> str:
 
 def _confirm_delete(vm: VM) -> str:
     disks = ", ".join(f"{disk.volume} ({disk.size_gib} GiB)" for disk in vm.disks.all())
-    text = _("%(name)s and its disks are deleted for good: %(disks)s.") % {
-        "name": vm.name,
-        "disks": disks,
-    }
+    if vm.binned_at is None and vm.observed not in (VM.Observed.UNKNOWN, VM.Observed.MISSING):
+        text = _(
+            "%(name)s goes to the recycle bin with its disks: %(disks)s. There it can be restored "
+            "as it is until its time is over."
+        )
+    else:
+        text = _("%(name)s and its disks are deleted for good: %(disks)s.")
+    text %= {"name": vm.name, "disks": disks}
     if vm.observed in (VM.Observed.RUNNING, VM.Observed.PAUSED):
         text = " ".join([_("It is running and is switched off first."), _uptime(vm), text])
     return text

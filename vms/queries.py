@@ -106,7 +106,7 @@ class FilterChoices:
 
 def page(user: User, query: ListQuery) -> ListPage:
     """One page of the machines that ``user`` may see."""
-    filtered = _search(_filter(VM.objects.visible_to(user), query), query.q)
+    filtered = _search(_filter(VM.objects.visible_to(user).in_use(), query), query.q)
     counts = count_by_state(filtered)
     if query.state:
         filtered = with_state(filtered, query.state)
@@ -138,7 +138,9 @@ def one(user: User, uuid: UUID | str) -> VM:
 def with_related(machines: QuerySet[VM]) -> QuerySet[VM]:
     """What presentation reads: joined or prefetched, never a query for each machine."""
     active = Job.objects.filter(state__in=Job.ACTIVE_STATES)
-    return machines.select_related("owner", "team", "host", "image", "flavor").prefetch_related(
+    return machines.select_related(
+        "owner", "team", "host", "image", "flavor", "batch", "iso"
+    ).prefetch_related(
         "nics", "disks", "tags", Prefetch("jobs", queryset=active, to_attr="active_jobs")
     )
 
@@ -163,7 +165,7 @@ def count_by_state(machines: QuerySet[VM]) -> dict[str, int]:
 
 def choices(user: User) -> FilterChoices:
     """The menus of the filters: only what occurs among the machines that ``user`` sees."""
-    seen = VM.objects.visible_to(user).order_by()
+    seen = VM.objects.visible_to(user).in_use().order_by()
 
     def names(model: type[Host | Image | Team], column: str) -> list[tuple[str, str]]:
         rows = model._default_manager.filter(pk__in=seen.values(column)).order_by("name")

@@ -37,7 +37,7 @@ def edit_vm(
         row = VM.objects.alive().select_for_update().filter(pk=vm.pk).first()
         if row is None:
             raise Conflict("vm.why.deleted", name=vm.name)
-        twins = VM.objects.alive().filter(team=team, name=name).exclude(pk=row.pk)
+        twins = VM.objects.in_use().filter(team=team, name=name).exclude(pk=row.pk)
         if name is not None and twins.exists():
             problems.add("name", "vm.name_taken", name=name, team=team.name)
         problems.raise_if_any()

@@ -25,6 +25,8 @@ _ICONS = {
     "job.succeeded": "circle-check",
     "edited": "pencil",
     "owner": "user-cog",
+    "binned": "trash-2",
+    "taken_back": "rotate-ccw",
     "console.opened": "monitor",
     "console.closed": "monitor",
     "console.taken": "keyboard",

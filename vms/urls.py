@@ -3,7 +3,18 @@
 from django.urls import include, path
 
 from vms.consoles import views as consoles
-from vms.views import access, clone, create, dashboard, frame, machine, machines, snapshots
+from vms.views import (
+    access,
+    batches,
+    clone,
+    create,
+    dashboard,
+    frame,
+    machine,
+    machines,
+    recycle_bin,
+    snapshots,
+)
 
 urlpatterns = [
     path("", include("vms.images.urls")),
@@ -14,11 +25,20 @@ urlpatterns = [
     path("machines/bulk/", machines.bulk, name="vm_bulk"),
     path("machines/new/", create.show, name="vm_create"),
     path("machines/new/preview/", create.preview, name="vm_create_preview"),
+    path("machines/batches/<uuid:batch>/", batches.show, name="vm_batch"),
+    path("machines/batches/<uuid:batch>/retry/", batches.retry, name="vm_batch_retry"),
+    path("machines/bin/", recycle_bin.show, name="vm_bin"),
+    path("machines/bin/days/", recycle_bin.set_days, name="vm_bin_days"),
+    path("machines/bin/empty/", recycle_bin.empty, name="vm_bin_empty"),
+    path("machines/bin/<uuid:uuid>/", recycle_bin.ask, name="vm_bin_ask"),
+    path("machines/bin/<uuid:uuid>/restore/", recycle_bin.restore, name="vm_bin_restore"),
+    path("machines/bin/<uuid:uuid>/purge/", recycle_bin.purge, name="vm_bin_purge"),
     path("machines/<uuid:uuid>/", machine.show, name="vm_detail"),
     path("machines/<uuid:uuid>/console/", consoles.vm_console, name="vm_console"),
     path("machines/<uuid:uuid>/screen/", consoles.vm_screen, name="vm_screen"),
     path("machines/<uuid:uuid>/edit/", machine.edit, name="vm_edit"),
     path("machines/<uuid:uuid>/retry/", machine.retry, name="vm_retry"),
+    path("machines/<uuid:uuid>/eject/", machine.eject, name="vm_eject"),
     path("machines/<uuid:uuid>/cancel/", machine.cancel, name="vm_cancel"),
     path("machines/<uuid:uuid>/clone/", clone.show, name="vm_clone"),
     path("machines/<uuid:uuid>/snapshots/", snapshots.dialog, name="vm_snapshot_dialog"),

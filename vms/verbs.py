@@ -65,6 +65,7 @@ class Situation:
     host_down: bool
     active_kind: str  # kind of the active job, "" without one
     active_observing: bool
+    binned: bool = False
 
     @classmethod
     def of(cls, vm: VM, active: Job | None) -> Situation:
@@ -73,14 +74,15 @@ class Situation:
             host_down=vm.host is not None and vm.host.reach == Host.Reach.DOWN,
             active_kind=active.kind if active else "",
             active_observing=active.observing if active else False,
+            binned=vm.binned_at is not None,
         )
 
 
 def why_not(situation: Situation, verb: Verb) -> str | None:
     """The code of the reason why ``verb`` makes no sense now, or None when it does."""
     code = why_busy(situation, overrules=verb in _WHILE_SHUTTING_DOWN)
-    waits_for_host = code == "vm.why.host_down" and verb is Verb.DELETE
-    if code and not waits_for_host:
+    goes_anyway = verb is Verb.DELETE and code in ("vm.why.host_down", "vm.why.binned")
+    if code and not goes_anyway:
         return code
     return _WHY_NOT[situation.observed].get(verb)
 
@@ -90,6 +92,8 @@ def why_busy(situation: Situation, *, overrules: bool = False) -> str | None:
     sense while the guest has been asked to shut down."""
     if situation.active_kind and not situation.active_observing:
         return "vm.why.deleting" if situation.active_kind == "vm.delete" else "vm.why.busy"
+    if situation.binned:
+        return "vm.why.binned"
     if situation.active_kind == "vm.shutdown" and not overrules:
         return "vm.why.shutting_down"
     return "vm.why.host_down" if situation.host_down else None

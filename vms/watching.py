@@ -17,7 +17,7 @@ from hosts import watch
 from hosts.virt.errors import NoSuchDomain
 from jobs import live
 from jobs import services as job_services
-from vms import adoption, state
+from vms import adoption, discs, state
 from vms.firstboot import CHANNEL, Reports
 from vms.models import VM, Nic
 
@@ -83,6 +83,7 @@ class MachineListener:
             return
         if event is not None and event.kind == "reboot" and facts is not None:
             state.note_reboot(vm)
+            discs.after_reboot(vm)
         if event is not None and event.kind == "agent":
             self._agent(vm, connected=event.detail.startswith("connected"))
         self._tell(host, vm, facts)

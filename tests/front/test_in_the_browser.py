@@ -129,7 +129,7 @@ def test_delete_waits_for_the_name_and_gives_the_focus_back(
     page.fill("#confirm-name", "web-1")
     delete.click()
     page.wait_for_url("**/machines/")
-    assert Job.objects.get(vm=vm).kind == "vm.delete"
+    assert Job.objects.get(vm=vm).kind == "vm.bin"
 
 
 def test_a_refused_verb_says_why_in_a_toast(open_page: Open, made: seed.Demo) -> None:

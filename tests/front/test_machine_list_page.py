@@ -121,8 +121,9 @@ def test_bulk_delete_names_what_goes(
     client = browser(owner)
     dialog = client.get(f"/machines/?part=confirm&verb=delete&ids={vm.uuid}").content.decode()
     assert vm.name in dialog
-    assert "deleted for good" in dialog
-    client.post("/machines/bulk/", {"verb": "delete", "ids": str(vm.uuid), "confirmed": "1"})
+    assert "go to the recycle bin" in dialog
+    data = {"verb": "delete", "ids": str(vm.uuid), "confirmed": "1"}
+    client.post("/machines/bulk/", data | {"purge": "1"})
     assert Job.objects.get().kind == "vm.delete"
 
 

@@ -91,7 +91,7 @@ def hostile_overlay(tmp_path: Path) -> Path:
 
 def hostile_vmdk(tmp_path: Path) -> Path:
     path = tmp_path / "disk.vmdk"
-    qemu_img("create", "-f", "vmdk", path, "64M")
+    qemu_img("create", "-f", "vmdk", "-o", "subformat=monolithicFlat", path, "64M")
     return path
 
 

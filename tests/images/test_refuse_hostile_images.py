@@ -194,12 +194,20 @@ def test_raw_with_a_qcow2_header_before_its_boot_sector_ends(tmp_path: Path) -> 
     assert refusal(path).code == "image.ambiguous"
 
 
-def test_iso_is_named_as_one(tmp_path: Path) -> None:
+def test_an_iso_is_a_disc_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "installer.iso"
     path.write_bytes(seeds.build(seeds.Seed(instance_id="i", hostname="h")))
-    assert refusal(path).code == "image.iso"
+    assert inspect.inspect(path).kind == "iso"
+    assert inspect.inspect(path, declared="raw").format == "raw"
+    assert refusal(path, declared="qcow2").code == "image.format_differs"
     mbr = raw_disk(tmp_path / "x").read_bytes()[:512]
-    assert refusal(patch(path, 0, mbr)).code == "image.iso"  # a hybrid one, for USB sticks
+    assert inspect.inspect(patch(path, 0, mbr)).kind == "iso"  # a hybrid one, for USB sticks
+    assert refusal(patch(path, 0, b"QFI\xfb\0\0\0\3")).code == "image.ambiguous"
+    short = tmp_path / "short.iso"
+    short.write_bytes(path.read_bytes()[: 40 * 1024])
+    patch(short, 16 * 2048 + 80, (10**6).to_bytes(4, "little"))
+    patch(short, 0, bytes(512))
+    assert refusal(short).code == "image.truncated"
 
 
 def test_files_that_are_no_disk(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -62,7 +63,7 @@ def ask(image: Image, small: Flavor, network: Network, team: Team) -> Callable[.
 def step_on(job: Job) -> Job:
     """Run it once, as a worker would on its hint; a parked job is woken first."""
     Job.objects.filter(pk=job.pk, worker="").exclude(lease_until=None).update(
-        lease_until=timezone.now()
+        lease_until=timezone.now() - timedelta(seconds=1)  # SQLite's clock has milliseconds
     )
     engine.run(job.pk)
     job.refresh_from_db()

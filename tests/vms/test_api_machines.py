@@ -246,7 +246,7 @@ class TestChange:
         assert answer.status_code == 409
         assert answer.json()["code"] == "vm.confirm_name"
         assert api(teammate).delete(f"/vms/{vm.uuid}?force=true").status_code == 403
-        answer = api(owner).delete(f"/vms/{vm.uuid}?force=true")
+        answer = api(owner).delete(f"/vms/{vm.uuid}?force=true&purge=true")
         assert answer.status_code == 202
         assert answer.json()["job"]["kind"] == "vm.delete"
 

@@ -149,7 +149,7 @@ class TestWork:
     ) -> None:
         vm = made()
         taken(vm, owner)
-        run_to_end(lifecycle.request(vm, "delete", actor=owner, force=True))
+        run_to_end(lifecycle.request(vm, "delete", actor=owner, force=True, purge=True))
         assert quotas.usage(team)[Resource.SNAPSHOTS] == 0
 
 

@@ -78,6 +78,7 @@ class ImageOut(Schema):
     id: int
     uuid: UUID
     name: str
+    kind: str = Field(description="disk, or iso: a disc to install from")
     os_id: str
     icon: str
     version: str

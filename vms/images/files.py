@@ -12,7 +12,9 @@ from django.conf import settings
 
 from vms.models import Image
 
-_NAME = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.(part|qcow2|raw)")
+_SUFFIXES = ("part", "disk", "converted", "qcow2", "raw")
+_UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_NAME = re.compile(rf"({_UUID})\.({'|'.join(_SUFFIXES)})")
 
 
 def folder() -> Path:
@@ -26,6 +28,15 @@ def part(image: Image) -> Path:
     return folder() / f"{image.uuid}.part"
 
 
+def unpacked(image: Image) -> Path:
+    """The disk out of an archive (OVA), before its conversion."""
+    return folder() / f"{image.uuid}.disk"
+
+
+def converted(image: Image) -> Path:
+    return folder() / f"{image.uuid}.converted"
+
+
 def stored(image: Image) -> Path:
     """The inspected file. Only meaningful once ``image.format`` is known."""
     return folder() / f"{image.uuid}.{image.format}"
@@ -33,7 +44,7 @@ def stored(image: Image) -> Path:
 
 def remove(image: Image) -> None:
     """All files of an image. Idempotent."""
-    for suffix in ("part", "qcow2", "raw"):
+    for suffix in _SUFFIXES:
         (folder() / f"{image.uuid}.{suffix}").unlink(missing_ok=True)
 
 

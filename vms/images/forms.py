@@ -62,7 +62,10 @@ class UrlForm(DetailsForm):
         label=_("Address of the image"),
         max_length=500,
         widget=forms.URLInput(attrs={"placeholder": "https://…/disk.qcow2"}),
-        help_text=_("qcow2 or raw, unpacked, by https. It is inspected before it is ready."),
+        help_text=_(
+            "qcow2, raw, ISO, VMDK, VDI or OVA, unpacked, by https. It is inspected before it is "
+            "ready; VMDK and VDI disks are converted to qcow2."
+        ),
     )
     checksum = forms.CharField(
         label=_("Checksum"),

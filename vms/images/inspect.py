@@ -2,9 +2,10 @@
 
 Nothing of QEMU opens a file before ``examine`` has accepted it. ``examine`` reads the file with
 oslo.utils' ``format_inspector`` (OpenStack's answer to CVE-2024-32498) and with checks of our own,
-and takes exactly two things: a whole qcow2 that refers to no other file, and a raw disk with a
-boot sector. The format is what the content says, never what the name says. Only then does
-``verify`` let ``qemu-img`` look, with the format given, and bounded in memory, CPU and time.
+and takes exactly three things: a whole qcow2 that refers to no other file, a raw disk with a boot
+sector, and an ISO disc, which guests only ever see as a CD-ROM. The format is what the content
+says, never what the name says. Only then does ``verify`` let ``qemu-img`` look, with the format
+given, and bounded in memory, CPU and time. ``foreign`` has the disks that are converted first.
 
 qcow2: https://gitlab.com/qemu-project/qemu/-/blob/master/docs/interop/qcow2.txt
 """
@@ -22,7 +23,7 @@ from django.conf import settings
 from oslo_utils.imageutils import format_inspector
 
 from accounts.errors import Invalid, Unavailable
-from vms.images import qcow2, rawdisk
+from vms.images import isofile, qcow2, rawdisk
 
 GIB = 1024**3
 # Every header that any known format keeps lies in the first 320 KiB (VHDX's is the last).
@@ -40,6 +41,7 @@ class ImageFacts:
     format: str  # qcow2 | raw
     virtual_size_bytes: int
     file_size_bytes: int
+    kind: str = "disk"  # disk | iso
 
 
 def inspect(path: Path, *, declared: str = "", run: Run | None = None) -> ImageFacts:
@@ -60,6 +62,8 @@ def examine(path: Path, *, declared: str = "") -> ImageFacts:
     if not head:
         raise Invalid("image.empty_file")
     rawdisk.refuse_known_mistakes(head)
+    if isofile.is_iso(head):
+        return _examine_iso(head, size, declared)
     found = _detect(head)
     if found == "qcow2":
         virtual_size = qcow2.examine(path, size)
@@ -75,15 +79,31 @@ def examine(path: Path, *, declared: str = "") -> ImageFacts:
     return ImageFacts(format=found, virtual_size_bytes=virtual_size, file_size_bytes=size)
 
 
+def _examine_iso(head: bytes, size: int, declared: str) -> ImageFacts:
+    """A disc, also one that boots from a stick (it has a boot sector as well), and nothing else
+    beside it."""
+    found = _formats(head) - {"gpt"}
+    if found != {"iso"}:
+        raise Invalid("image.ambiguous", formats=", ".join(sorted(found)))
+    if declared == "qcow2":
+        raise Invalid("image.format_differs", declared=declared, found="iso")
+    return ImageFacts(
+        format="raw",
+        virtual_size_bytes=isofile.examine(head, size),
+        file_size_bytes=size,
+        kind="iso",
+    )
+
+
 def verify(path: Path, facts: ImageFacts, *, run: Run | None = None) -> None:
     """Let ``qemu-img`` agree, on a file that ``examine`` accepted. ``run`` starts a program."""
     run = run or _run
     source = ["--output=json", "-f", facts.format, str(path)]
     if facts.format == "qcow2":
-        result = run(_bounded(["qemu-img", "check", *source]), QEMU_IMG_TIMEOUT_S)
+        result = run(bounded(["qemu-img", "check", *source]), QEMU_IMG_TIMEOUT_S)
         if result.returncode not in {CHECK_OK, CHECK_LEAKS}:
             raise Invalid("image.check_failed")
-    result = run(_bounded(["qemu-img", "info", *source]), QEMU_IMG_TIMEOUT_S)
+    result = run(bounded(["qemu-img", "info", *source]), QEMU_IMG_TIMEOUT_S)
     if result.returncode != 0:
         raise Invalid("image.check_failed")
     info = json.loads(result.stdout)
@@ -95,22 +115,28 @@ def verify(path: Path, facts: ImageFacts, *, run: Run | None = None) -> None:
 
 def _detect(head: bytes) -> str:
     """``qcow2``, or ``disk`` for something that can only be a raw disk."""
-    wrapper = format_inspector.InspectWrapper(io.BytesIO(head))
-    while wrapper.read(4096):
-        pass
-    wrapper.close()
-    matches = {str(match): match for match in wrapper.formats or ()}
+    matches = _matches(head)
     if len(matches) > 1:  # one header hidden in another
         raise Invalid("image.ambiguous", formats=", ".join(sorted(matches)))
     name, inspector = next(iter(matches.items()))
-    if name == "iso":
-        raise Invalid("image.iso")
     if name not in {"qcow2", "gpt", "raw"}:
         raise Invalid("image.format_refused", format=name.upper())
     if name == "qcow2":
         _refuse_unsafe(inspector)
         return "qcow2"
     return "disk"
+
+
+def _matches(head: bytes) -> dict[str, format_inspector.FileInspector]:
+    wrapper = format_inspector.InspectWrapper(io.BytesIO(head))
+    while wrapper.read(4096):
+        pass
+    wrapper.close()
+    return {str(match): match for match in wrapper.formats or ()}
+
+
+def _formats(head: bytes) -> set[str]:
+    return set(_matches(head))
 
 
 def _refuse_unsafe(inspector: format_inspector.FileInspector) -> None:
@@ -125,8 +151,9 @@ def _refuse_unsafe(inspector: format_inspector.FileInspector) -> None:
         raise Invalid("image.truncated") from None
 
 
-def _bounded(argv: list[str]) -> list[str]:
-    limits = [f"--as={QEMU_IMG_MEMORY_BYTES}", f"--cpu={QEMU_IMG_CPU_S}", "--core=0"]
+def bounded(argv: list[str], *, cpu_s: int = QEMU_IMG_CPU_S) -> list[str]:
+    """The command with limits on what it may take of this machine."""
+    limits = [f"--as={QEMU_IMG_MEMORY_BYTES}", f"--cpu={cpu_s}", "--core=0"]
     return ["prlimit", *limits, "--", *argv]
 
 

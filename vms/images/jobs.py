@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +22,7 @@ from jobs import services as job_services
 from jobs.errors import CommandTimeout
 from jobs.models import Job
 from jobs.registry import JobKind, Park, StepSpec
-from vms.images import copies, download, files, inspect, services
+from vms.images import copies, download, files, foreign, inspect, services
 from vms.images.download import Checksum
 from vms.models import Image, ImageCopy
 
@@ -33,6 +34,9 @@ COPY_DEADLINE = timedelta(hours=4)
 DELETE_DEADLINE = timedelta(days=14)  # a host may be away for days
 HOST_AWAY_S = 60.0
 VOLUME_BUSY_S = 3.0
+CONVERT_TIMEOUT_S = 4 * 3600.0
+CONVERT_CPU_S = 2 * 3600
+_PERCENT = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
 
 
 # --- image.fetch ---------------------------------------------------------------------------------
@@ -71,21 +75,76 @@ def verify(ctx: JobContext) -> None:
 def look_inside(ctx: JobContext) -> None:
     """Refuse what is hostile or broken, before it is called an image."""
     image = _image(ctx)
+    path = _arrived(ctx, image)
+    if found := foreign.recognise(path):
+        if image.format:
+            raise Invalid("image.format_differs", declared=image.format, found=found)
+        ctx.save_data(foreign=found)
+        if found != "ova":  # what an archive holds is looked at when it is out
+            foreign.examine(path)
+        return
+    _inspect(ctx, path, image.format)
 
+
+def convert(ctx: JobContext) -> None:
+    """A disk of another virtualization becomes a qcow2, which is inspected as any other."""
+    image = _image(ctx)
+    part, source, target = files.part(image), files.part(image), files.converted(image)
+    if foreign.recognise(part):  # else an attempt that died has put the result in place
+        if ctx.data["foreign"] == "ova":
+            source = files.unpacked(image)
+            download.refuse_without_space(files.folder(), part.stat().st_size)
+            foreign.unpack_ova(part, source, lambda _done, _all: ctx.checkpoint())
+        facts = foreign.examine(source)
+        download.refuse_without_space(files.folder(), source.stat().st_size)
+        target.unlink(missing_ok=True)
+        argv = foreign.convert_command(source, facts.format, target)
+        output = _ConversionOutput(ctx)
+        result = _run(ctx, inspect.bounded(argv, cpu_s=CONVERT_CPU_S), CONVERT_TIMEOUT_S, output)
+        if result.returncode != 0:
+            raise Invalid("image.convert_failed")
+        target.replace(part)
+        files.unpacked(image).unlink(missing_ok=True)
+    _inspect(ctx, part, "qcow2")
+
+
+class _ConversionOutput:
+    """``qemu-img -p`` writes ``(12.34/100%)`` and a carriage return."""
+
+    def __init__(self, ctx: JobContext) -> None:
+        self._ctx = ctx
+
+    def __call__(self, chunk: bytes) -> None:
+        if found := _PERCENT.findall(chunk):
+            self._ctx.progress(min(1.0, float(found[-1]) / 100))
+
+
+def _inspect(ctx: JobContext, path: Path, declared: str) -> None:
     def run(argv: list[str], timeout_s: float) -> subprocess.CompletedProcess[bytes]:
-        try:
-            return ctx.run(argv, timeout_s=timeout_s)
-        except CommandTimeout as error:
-            raise Invalid("image.check_failed") from error
-        except FileNotFoundError as error:
-            raise DomainError("image.qemu_img_missing") from error
+        return _run(ctx, argv, timeout_s)
 
-    facts = inspect.inspect(_arrived(ctx, image), declared=image.format, run=run)
+    facts = inspect.inspect(path, declared=declared, run=run)
     ctx.save_data(
         format=facts.format,
+        kind=facts.kind,
         virtual_size_bytes=facts.virtual_size_bytes,
         file_size_bytes=facts.file_size_bytes,
     )
+
+
+def _run(
+    ctx: JobContext, argv: list[str], timeout_s: float, on_output: _ConversionOutput | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return ctx.run(argv, timeout_s=timeout_s, on_output=on_output)
+    except CommandTimeout as error:
+        raise Invalid("image.check_failed") from error
+    except FileNotFoundError as error:
+        raise DomainError("image.qemu_img_missing") from error
+
+
+def _is_foreign(ctx: JobContext) -> bool:
+    return bool(ctx.data.get("foreign"))
 
 
 def store(ctx: JobContext) -> None:
@@ -112,6 +171,8 @@ def fetched(job: Job) -> None:
     Image.objects.filter(pk=image.pk).update(
         state=Image.State.READY,
         format=job.data["format"],
+        kind=job.data["kind"],
+        has_cloud_init=image.has_cloud_init and job.data["kind"] == Image.Kind.DISK,
         checksum=job.data["checksum"],
         checksum_algorithm=job.data["algorithm"],
         virtual_size_bytes=job.data["virtual_size_bytes"],
@@ -328,6 +389,14 @@ FETCH_KIND = JobKind(
             optional=_is_upload,
         ),
         StepSpec(key="inspect", label=_("Looking inside"), do=look_inside, undo=discard),
+        StepSpec(
+            key="convert",
+            label=_("Converting to qcow2"),
+            do=convert,
+            undo=discard,
+            weight=4,
+            optional=_is_foreign,
+        ),
         StepSpec(key="store", label=_("Storing"), do=store, undo=discard),
     ),
     on_success=fetched,

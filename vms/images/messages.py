@@ -125,10 +125,24 @@ register(
     {
         # --- why a file is refused
         "image.empty_file": _("The file is empty. Choose another one."),
-        "image.iso": _(
-            "This is an ISO, a disc image. A cloud image is needed: a disk that has a system on it "
-            "already (qcow2 or raw)."
+        "image.vmdk_refused": _(
+            "This VMDK is not a disk in one file (monolithicSparse or streamOptimized), or it is "
+            "broken. Export the disk again as one file, or convert it to qcow2."
         ),
+        "image.ova_refused": _(
+            "This archive is not an OVA as it should be: a description (.ovf) and its disk, as "
+            "plain files without folders."
+        ),
+        "image.ova_disks": _(
+            "This OVA has %(count)s disks; one with a single disk can be imported. Unpack it and "
+            "import its disks one by one."
+        ),
+        "image.ova_disk_missing": _("The disk that this OVA describes is not in it."),
+        "image.ova_disk_format": _(
+            "The disk of this OVA is neither a VMDK nor a VDI, or it is compressed. Unpack it and "
+            "convert the disk to qcow2."
+        ),
+        "image.convert_failed": _("The disk could not be converted: the file is damaged."),
         "image.web_page": _(
             "The address gave a web page, not a disk. Copy the link of the image itself."
         ),

@@ -12,7 +12,6 @@ BOOT_SIGNATURE = b"\x55\xaa"  # bytes 510 and 511 of the first sector
 PARTITION_TABLE = 446
 PROTECTIVE_GPT = 0xEE
 GPT_SIGNATURE = b"EFI PART"
-ISO_SIGNATURE_OFFSET = 32769  # "CD001" of ISO 9660, one byte into sector 16 of 2,048
 
 # Formats that QEMU would probe for and that oslo's inspector does not know, by first bytes.
 _REFUSED_HEADS = {
@@ -50,8 +49,6 @@ def refuse_known_mistakes(head: bytes) -> None:
         raise Invalid("image.compressed", kind="tar")  # an OVA is one, too
     if head[:512].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise Invalid("image.web_page")
-    if head[ISO_SIGNATURE_OFFSET : ISO_SIGNATURE_OFFSET + 5] == b"CD001":
-        raise Invalid("image.iso")
     for start, name in _REFUSED_HEADS.items():
         if head.startswith(start):
             raise Invalid("image.format_refused", format=name)

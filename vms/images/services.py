@@ -183,9 +183,12 @@ def delete(image: Image, *, actor: User, idempotency_key: str | None = None) -> 
     with transaction.atomic():
         row = Image.objects.select_for_update().get(pk=image.pk)
         machines = sorted(
-            Disk.objects.filter(backing_image=row, vm__deleted_at__isnull=True)
-            .values_list("vm__name", flat=True)
-            .distinct()
+            set(
+                Disk.objects.filter(backing_image=row, vm__deleted_at__isnull=True).values_list(
+                    "vm__name", flat=True
+                )
+            )
+            | set(VM.objects.alive().filter(iso=row).values_list("name", flat=True))
         )
         if machines:
             shown = ", ".join(machines[:5]) + (", …" if len(machines) > 5 else "")
@@ -353,6 +356,8 @@ def _take_in(path: Path, image: Image) -> None:
     image.format = facts.format
     image.virtual_size_bytes = facts.virtual_size_bytes
     image.file_size_bytes = facts.file_size_bytes
+    image.kind = facts.kind
+    image.has_cloud_init = image.has_cloud_init and facts.kind == Image.Kind.DISK
     image.state = State.READY
     target.rename(files.stored(image))
 
@@ -362,6 +367,9 @@ def forget(image: Image) -> bool:
     Deleted machines are kept as a record and still point to it. False: a disk needs the row."""
     if Disk.objects.filter(backing_image=image, vm__deleted_at__isnull=True).exists():
         return False
+    if VM.objects.alive().filter(iso=image).exists():
+        return False
+    VM.objects.filter(iso=image).update(iso=None)
     VM.objects.filter(image=image).update(image=None)
     Disk.objects.filter(backing_image=image).update(backing_image=None)
     image.copies.all().delete()

@@ -148,7 +148,7 @@ def _delete_left_over() -> None:
 
 
 def _wants(image: Image, path: Path) -> bool:
-    if path.suffix == ".part":
+    if path.suffix in {".part", ".disk", ".converted"}:
         return image.state in (State.NEW, State.FETCHING)
     return image.state in (State.READY, State.RETIRED) and path.suffix == f".{image.format}"
 

@@ -15,13 +15,16 @@ from hosts.virt.spec import (
 from vms import seriallog
 from vms.models import VM
 
+ISO_TARGET = "sdb"
 SEED_TARGET = "sda"  # on virtio-scsi: Debian's cloud kernel has no AHCI driver
 
 
 def domain_spec(vm: VM) -> DomainSpec:
-    """All of it from the rows; the seed's CD-ROM only while the seed exists."""
+    """All of it from the rows; the seed's CD-ROM only while the seed exists. A disc to install
+    from boots before the disk."""
     disks = list(vm.disks.select_related("pool"))
     pool = disks[0].pool.name if disks and disks[0].pool else ""
+    first = 1 if vm.iso is None else 2
     return DomainSpec(
         uuid=vm.uuid,
         name=vm.domain_name,
@@ -33,15 +36,15 @@ def domain_spec(vm: VM) -> DomainSpec:
                 volume=disk.volume,
                 target=disk.target,
                 format=disk.format,
-                boot_order=1 if index == 0 else None,
+                boot_order=first if index == 0 else None,
             )
             for index, disk in enumerate(disks)
         ),
         nics=tuple(
             NicSpec(mac=nic.mac, network=nic.network, model=nic.model) for nic in vm.nics.all()
         ),
-        cdroms=_seed(vm, pool),
         serial_log=SerialLogSpec(pool=pool, name=seriallog.name_of(vm)) if pool else None,
+        cdroms=(*_seed(vm, pool), *_disc(vm, pool)),
         domain_type=vm.host.domain_type if vm.host else "qemu",
         arch=vm.image.arch if vm.image else "x86_64",
         firmware=vm.firmware,
@@ -56,6 +59,13 @@ def domain_spec(vm: VM) -> DomainSpec:
             image=vm.image.name if vm.image else "",
         ),
     )
+
+
+def _disc(vm: VM, pool: str) -> tuple[CdromSpec, ...]:
+    if vm.iso is None:
+        return ()
+    volume = vm.iso.volume_name
+    return (CdromSpec(target=ISO_TARGET, pool=pool, volume=volume, boot_order=1),)
 
 
 def _seed(vm: VM, pool: str) -> tuple[CdromSpec, ...]:

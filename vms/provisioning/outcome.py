@@ -104,6 +104,8 @@ def again(job: Job) -> Job:
         start=bool(job.params.get("start", True)),
         tags=tuple(vm.tags.values_list("name", flat=True)),
         description=vm.description,
+        batch=vm.batch,
+        batch_number=vm.batch_number,
     )
     _made, new = write(wanted, idempotency_key=None, digest="")
     VM.objects.filter(pk=vm.pk).update(password_hash="")

@@ -16,14 +16,14 @@ from hosts.models import Network
 from jobs import services as job_services
 from jobs.models import Job
 from vms import names, state, timeline
-from vms.models import VM, Disk, Nic, Tag
+from vms.models import VM, Disk, Image, Nic, Tag
 from vms.provisioning.validation import Wanted, usable_networks, validate
 from vms.state import running_ask
 
 if TYPE_CHECKING:
     from accounts.models import User
     from accounts.quotas import Impact
-    from vms.models import Flavor, Image
+    from vms.models import Flavor
 
 KIND = "vm.create"
 # QEMU's own locally administered prefix; the rest is random.
@@ -116,17 +116,18 @@ def write(wanted: Wanted, *, idempotency_key: str | None, digest: str) -> tuple[
         raise Invalid("vm.invalid", fields={"name": code}, name=wanted.name, team=wanted.team.name)
     vm = _insert(wanted)
     disk_format = "qcow2"
+    is_linked = wanted.copy == VM.Copy.LINKED and wanted.image.kind == Image.Kind.DISK
     Disk.objects.create(
         vm=vm,
         volume=f"kvmweb-{vm.uuid}-vda.{disk_format}",
         target="vda",
         size_gib=wanted.disk_gib,
         format=disk_format,
-        backing_image=wanted.image if wanted.copy == VM.Copy.LINKED else None,
+        backing_image=wanted.image if is_linked else None,
     )
     Nic.objects.create(vm=vm, mac=free_mac(), network=wanted.network)
     Tag.objects.bulk_create(Tag(vm=vm, name=tag) for tag in wanted.tags)
-    quotas.allocate(vm, _ask(wanted.vcpus, wanted.memory_mib, wanted.disk_gib, wanted.start))
+    quotas.allocate(vm, create_ask(wanted.vcpus, wanted.memory_mib, wanted.disk_gib, wanted.start))
     job = job_services.enqueue(
         KIND,
         actor=wanted.actor,
@@ -156,14 +157,22 @@ def name_problem(team: Team, name: str) -> str:
         names.validate_name(name)
     except Invalid as error:
         return error.code
-    return "vm.name_taken" if VM.objects.alive().filter(team=team, name=name).exists() else ""
+    return "vm.name_taken" if VM.objects.in_use().filter(team=team, name=name).exists() else ""
 
 
 def quota_impact(
-    user: User, team: Team, *, vcpus: int, memory_mib: int, disk_gib: int, start: bool
+    user: User,
+    team: Team,
+    *,
+    vcpus: int,
+    memory_mib: int,
+    disk_gib: int,
+    start: bool,
+    count: int = 1,
 ) -> list[Impact]:
-    """What such a machine would take of the quota, without a lock."""
-    return quotas.preview(team, user, _ask(vcpus, memory_mib, disk_gib, start))
+    """What ``count`` such machines would take of the quota, without a lock."""
+    one = create_ask(vcpus, memory_mib, disk_gib, start)
+    return quotas.preview(team, user, {what: amount * count for what, amount in one.items()})
 
 
 def network_choices() -> list[tuple[str, str]]:
@@ -207,6 +216,7 @@ def _create(wanted: Wanted, domain_name: str) -> VM:
         owner=wanted.actor,
         team=wanted.team,
         image=wanted.image,
+        iso=wanted.image if wanted.image.kind == Image.Kind.ISO else None,
         flavor=wanted.flavor,
         vcpus=wanted.vcpus,
         memory_mib=wanted.memory_mib,
@@ -219,6 +229,8 @@ def _create(wanted: Wanted, domain_name: str) -> VM:
         user_data=wanted.user_data,
         desired=VM.Desired.RUNNING if wanted.start else VM.Desired.STOPPED,
         first_boot=VM.FirstBoot.PENDING if cloud_init else VM.FirstBoot.NONE,
+        batch=wanted.batch,
+        batch_number=wanted.batch_number,
     )
 
 
@@ -231,7 +243,8 @@ def free_mac() -> str:
     raise Conflict("vm.mac_race")
 
 
-def _ask(vcpus: int, memory_mib: int, disk_gib: int, start: bool) -> quotas.Ask:
+def create_ask(vcpus: int, memory_mib: int, disk_gib: int, start: bool) -> quotas.Ask:
+    """What one machine takes, from its request on."""
     ask: quotas.Ask = {
         Resource.MACHINES: 1,
         Resource.VCPUS: vcpus,

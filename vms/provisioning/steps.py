@@ -26,7 +26,8 @@ from hosts.virt.errors import (
 from hosts.virt.spec import VolumeFacts, VolumeSpec
 from jobs.registry import Park
 from vms import at_host, seeds, seriallog
-from vms.models import VM, Disk, ImageCopy
+from vms.models import VM, Disk, Image, ImageCopy
+from vms.provisioning.batch import wait_for_turn
 from vms.provisioning.domain import domain_spec
 from vms.provisioning.request import distinct_domain_name
 
@@ -82,14 +83,15 @@ def bring_image(ctx: JobContext) -> None:
 
 
 def make_disk(ctx: JobContext) -> None:
-    """An overlay on the image's copy in the same pool: instant."""
+    """An overlay on the image's copy in the same pool, or an empty disk to install on: instant."""
     vm, disk, at = _subject(ctx)
-    overlay = replace(
+    base = vm.image if vm.image and vm.image.kind == Image.Kind.DISK else None
+    volume = replace(
         disk.spec,
-        backing_volume=vm.image.volume_name if vm.image else None,
-        backing_format=vm.image.format if vm.image else None,
+        backing_volume=base.volume_name if base else None,
+        backing_format=base.format if base else None,
     )
-    afresh(at, overlay, lambda: at.create_volume(overlay))
+    afresh(at, volume, lambda: at.create_volume(volume))
 
 
 def copy_disk(ctx: JobContext) -> None:
@@ -186,6 +188,8 @@ def undefine(ctx: JobContext) -> None:
 
 def boot(ctx: JobContext) -> None:
     vm = at_host.machine(ctx)
+    if vm.batch_id is not None and not at_host.is_on(vm):
+        wait_for_turn(vm)
     power_on(at_host.hypervisor(vm), vm)
     quotas.activate(vm)
 

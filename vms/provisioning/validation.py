@@ -18,7 +18,7 @@ from vms.models import VM, Image
 
 if TYPE_CHECKING:
     from accounts.models import Team, User
-    from vms.models import Flavor
+    from vms.models import Batch, Flavor
 
 GIB = 1024**3
 VCPUS_MAX = 64
@@ -53,6 +53,8 @@ class Wanted:
     start: bool
     tags: tuple[str, ...]
     description: str
+    batch: Batch | None = None
+    batch_number: int | None = None
 
 
 @dataclass
@@ -138,6 +140,8 @@ def validate(
     _check_network(problems, network)
     if copy not in VM.Copy.values:
         problems.add("copy", "vm.copy_unknown")
+    if image.kind == Image.Kind.ISO:
+        copy = VM.Copy.LINKED  # there is nothing to copy: its disk is empty
     user = user or image.default_user
     _check_access(problems, image, user, password, user_data)
     keys = _keys(problems, ssh_keys)
@@ -219,7 +223,10 @@ def _check_disk(problems: Problems, image: Image, disk_gib: int) -> None:
 
 
 def disk_minimum_gib(image: Image) -> int:
-    """A disk cannot be smaller than the file system that the image brings."""
+    """A disk cannot be smaller than the file system that the image brings; a disc to install from
+    brings none."""
+    if image.kind == Image.Kind.ISO:
+        return max(1, image.min_disk_gib)
     return max(1, image.min_disk_gib, -(-image.virtual_size_bytes // GIB))
 
 

@@ -20,7 +20,8 @@ from accounts.quotas import Impact
 from hosts.models import Host
 from vms import cloudconfig, commands, names, passwords, provisioning
 from vms.forms import CUSTOM, CreateForm, split_tags
-from vms.models import VM, Image
+from vms.models import VM, Batch, Image
+from vms.provisioning.batch import numbered
 from vms.provisioning.validation import disk_minimum_gib
 from vms.views import secrets
 
@@ -37,7 +38,7 @@ def show(request: SignedInRequest) -> HttpResponse:
     if form.is_valid():
         password = _password(form)
         try:
-            vm = _request(request, form, password)
+            made = _request(request, form, password)
         except Invalid as error:
             _mark(form, error)
         except (NotFound, Forbidden):
@@ -47,9 +48,10 @@ def show(request: SignedInRequest) -> HttpResponse:
             context = _context(form, refused=refused, quota=isinstance(error, QuotaExceeded))
             return render_page(request, "vms/create.html", context, status=error.status)
         else:
-            response = HttpResponseRedirect(reverse("vm_detail", args=[vm.uuid]))
+            page = "vm_batch" if isinstance(made, Batch) else "vm_detail"
+            response = HttpResponseRedirect(reverse(page, args=[made.uuid]))
             if password:
-                secrets.keep(response, vm, password)
+                secrets.keep(response, made, password)
             return response
     return render_page(request, "vms/create.html", _context(form), status=422)
 
@@ -63,29 +65,31 @@ def preview(request: SignedInRequest) -> HttpResponse:
     return render(request, "vms/parts/create_preview.html", _context(form, typed=True))
 
 
-def _request(request: SignedInRequest, form: CreateForm, password: str) -> VM:
+def _request(request: SignedInRequest, form: CreateForm, password: str) -> VM | Batch:
     data = form.cleaned_data
-    vm, _job = provisioning.request_vm(
-        actor=request.user,
-        team=data["team"],
-        name=data["name"],
-        image=data["image"],
-        flavor=data["flavor"],
-        vcpus=data["vcpus"],
-        memory_mib=data["memory_mib"],
-        disk_gib=data["disk_gib"],
-        network=data["network"],
-        copy=data["copy"],
-        user=data["user"],
-        password=password,
-        ssh_keys=form.chosen_keys(),
-        user_data=data["user_data"],
-        hostname=data["hostname"],
-        start=data["start"],
-        tags=split_tags(data["tags"]),
-        description=data["description"],
-        idempotency_key=data["idempotency_key"],
-    )
+    wanted: dict[str, Any] = {
+        "actor": request.user,
+        "team": data["team"],
+        "name": data["name"],
+        "image": data["image"],
+        "flavor": data["flavor"],
+        "vcpus": data["vcpus"],
+        "memory_mib": data["memory_mib"],
+        "disk_gib": data["disk_gib"],
+        "network": data["network"],
+        "copy": data["copy"],
+        "user": data["user"],
+        "password": password,
+        "ssh_keys": form.chosen_keys(),
+        "user_data": data["user_data"],
+        "start": data["start"],
+        "tags": split_tags(data["tags"]),
+        "description": data["description"],
+        "idempotency_key": data["idempotency_key"],
+    }
+    if (data["count"] or 1) > 1:
+        return provisioning.request_batch(count=data["count"], **wanted)
+    vm, _job = provisioning.request_vm(hostname=data["hostname"], **wanted)
     return vm
 
 
@@ -122,6 +126,7 @@ def _initial(request: SignedInRequest) -> dict[str, Any]:
         "password_mode": "none",
         "keys": [str(key.pk) for key in request.user.ssh_keys.all()],
         "start": True,
+        "count": 1,
         "idempotency_key": uuid.uuid4().hex,
         "team": asked.get("team", ""),
     }
@@ -141,6 +146,7 @@ def _context(
             memory_mib=size["memory_mib"],
             disk_gib=size["disk_gib"],
             start=_starts(form),
+            count=form.how_many(),
         )
         if team
         else []
@@ -158,6 +164,8 @@ def _context(
         "refused": refused,
         "refused_by_quota": quota,
         "first_error": next(iter(form.errors), "") if form.is_bound and not typed else "",
+        "count": form.how_many(),
+        "batch_names": _batch_names(form),
         "name_text": _name_problem(form, team),
         "cloud_text": _cloud_problem(form),
         "key_text": _key_problem(form),
@@ -236,8 +244,20 @@ def _name_problem(form: CreateForm, team: Team | None) -> str:
         names.validate_name(name)
     except Invalid as error:
         return messages.text(error.code, error.params)
-    code = provisioning.name_problem(team, name)
-    return messages.text(code, {"name": name, "team": team.name}) if code else ""
+    for one in _batch_names(form) or [name]:
+        if code := provisioning.name_problem(team, one):
+            text = messages.text(code, {"name": one, "team": team.name, "name_limit": 63})
+            return f"{one}: {text}" if one != name else text
+    return ""
+
+
+def _batch_names(form: CreateForm) -> list[str]:
+    """The first and the last name of a batch; empty for one machine."""
+    count, name = form.how_many(), form.value("name").strip()
+    if count < 2 or not name:
+        return []
+    names = numbered(name, count)
+    return [names[0], names[-1]]
 
 
 def _cloud_problem(form: CreateForm) -> str:
@@ -265,8 +285,8 @@ def _key_problem(form: CreateForm) -> str:
 def _commands(form: CreateForm, image: Image | None, size: dict[str, int]) -> list[str]:
     if image is None:
         return []
-    return commands.show_create(
-        name=form.value("name") or _("name"),
+    lines = commands.show_create(
+        name=next(iter(_batch_names(form)), form.value("name") or _("name")),
         image=image,
         vcpus=size["vcpus"],
         memory_mib=size["memory_mib"],
@@ -281,6 +301,7 @@ def _commands(form: CreateForm, image: Image | None, size: dict[str, int]) -> li
         start=_starts(form),
         domain_type=_domain_type(),
     )
+    return lines + commands.show_again(_batch_names(form))
 
 
 def _domain_type() -> str:

@@ -41,7 +41,7 @@ class Happening:
 @require_safe
 def show(request: SignedInRequest) -> HttpResponse:
     user = request.user
-    seen = VM.objects.visible_to(user)
+    seen = VM.objects.visible_to(user).in_use()
     counts = queries.count_by_state(seen)
     recent = queries.with_related(seen.order_by("-created_at"))[:_RECENT]
     context = {

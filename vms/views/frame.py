@@ -45,7 +45,7 @@ def jump(request: SignedInRequest) -> HttpResponse:
 
 def _machines(user: User, text: str) -> list[VM]:
     """By name first, then what the list's own search finds; without words the newest."""
-    seen = VM.objects.visible_to(user)
+    seen = VM.objects.visible_to(user).in_use()
     if not text:
         return list(queries.with_related(seen.order_by("-created_at"))[:_NEWEST])
     named = list(queries.with_related(seen.filter(name__icontains=text))[:_RESULTS])

@@ -17,9 +17,9 @@ from accounts.fragments import done, render_page
 from accounts.policy import Action
 from jobs import services as job_services
 from jobs.models import Job
-from vms import lifecycle, presentation, queries, services, timeline
+from vms import discs, lifecycle, presentation, queries, services, timeline
 from vms.forms import EditForm
-from vms.models import VM
+from vms.models import VM, MachineRules
 from vms.presentation import MachineView, StepView
 from vms.snapshots import presentation as snapshots
 from vms.state import CREATIONS
@@ -50,6 +50,7 @@ def show(request: SignedInRequest, uuid: UUID) -> HttpResponse:
     machine = presentation.machine(vm, request.user)
     tab = request.GET.get("tab", "overview")
     tab = tab if tab in TABS else "overview"
+    asked = _verb_asked(machine, request.GET.get("verb", ""))
     context = {
         "machine": machine,
         "vm": vm,
@@ -57,10 +58,11 @@ def show(request: SignedInRequest, uuid: UUID) -> HttpResponse:
         "primary": _primary(machine),
         # A page has one primary action: while it runs that is its console.
         "primary_css": "" if machine.can_console and vm.observed == "running" else "primary",
-        "verb": _verb_asked(machine, request.GET.get("verb", "")),
+        "verb": asked,
         "volumes": presentation.volumes(vm),
         "secret": secrets.read(request, vm),
         "edit_form": EditForm.of(vm),
+        "bin_days": MachineRules.current().bin_days if asked else 0,
     }
     if request.GET.get("part", "machine") == "machine":
         context |= {
@@ -86,7 +88,13 @@ def act(request: SignedInRequest, uuid: UUID, word: str) -> HttpResponse:
         raise NotFound
     vm = queries.one(request.user, uuid)
     confirm_name = request.POST.get("confirm_name", "").strip()
-    job = lifecycle.request(vm, verb, actor=request.user, confirm_name=confirm_name)
+    job = lifecycle.request(
+        vm,
+        verb,
+        actor=request.user,
+        confirm_name=confirm_name,
+        purge=bool(request.POST.get("purge")),
+    )
     text = _("%(what)s: %(name)s") % {"what": presentation.task(job).word, "name": vm.name}
     goal = reverse("vm_list") if verb == Verb.DELETE.value else ""
     on_its_page = request.POST.get("from") == "page"
@@ -119,6 +127,15 @@ def first_of(error: Invalid) -> Invalid:
         return error
     field, code = next(iter(error.fields.items()))
     return Invalid(code, fields={field: code}, **(error.field_params.get(field) or error.params))
+
+
+@signed_in
+@require_POST
+def eject(request: SignedInRequest, uuid: UUID) -> HttpResponse:
+    """Take the installation disc out of its drive."""
+    vm = queries.one(request.user, uuid)
+    discs.eject(vm, actor=request.user)
+    return done(request, _("The disc is being ejected."), tone="work", changed=f"vm:{vm.uuid} job")
 
 
 @signed_in

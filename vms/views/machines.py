@@ -18,7 +18,7 @@ from accounts.fragments import done, render_page
 from accounts.models import User
 from vms import lifecycle, presentation, queries
 from vms.lifecycle import BulkResult
-from vms.models import VM
+from vms.models import VM, MachineRules
 from vms.queries import ListQuery
 from vms.verbs import Verb
 
@@ -68,7 +68,11 @@ def bulk(request: SignedInRequest) -> HttpResponse:
         raise Invalid("invalid", fields={"verb": "invalid"})
     vms = _ticked(request.user, request.POST.get("ids", ""))
     result = lifecycle.request_many(
-        vms, verb, actor=request.user, force=bool(request.POST.get("confirmed"))
+        vms,
+        verb,
+        actor=request.user,
+        force=bool(request.POST.get("confirmed")),
+        purge=bool(request.POST.get("purge")),
     )
     text, tone = _told(verb, result)
     return done(request, text, tone=tone, changed="vm job")
@@ -87,6 +91,7 @@ def _confirm(request: SignedInRequest) -> HttpResponse:
         "verb": verb,
         "face": _verb_face(Verb(verb)),
         "running": sum(machine.state.key == "running" for machine in able),
+        "bin_days": MachineRules.current().bin_days,
         "ids": " ".join(str(machine.uuid) for machine in able),
     }
     return render_page(request, "vms/bulk_confirm.html", context, parts={"confirm"})

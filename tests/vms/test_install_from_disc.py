@@ -1,0 +1,120 @@
+"""A machine made from an installation disc: an empty disk, the disc boots, and then it is out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from accounts.errors import Conflict, Forbidden, Invalid
+from accounts.models import User
+from hosts.models import Pool
+from hosts.virt.fake import FakeHypervisor
+from hosts.virt.spec import VolumeSpec
+from jobs.models import Job
+from tests.vms.conftest import run_to_end, run_until_parked
+from vms import commands, discs
+from vms.images import services as image_services
+from vms.models import VM, Image, ImageCopy
+from vms.provisioning.domain import domain_spec
+
+MIB = 1024**2
+
+
+@pytest.fixture
+def iso(fake: FakeHypervisor, pool: Pool) -> Image:
+    image = Image.objects.create(
+        name="Debian netinst",
+        kind=Image.Kind.ISO,
+        os_id="debian12",
+        source=Image.Source.UPLOAD,
+        state=Image.State.READY,
+        published=True,
+        format="raw",
+        virtual_size_bytes=600 * MIB,
+        file_size_bytes=600 * MIB,
+        has_cloud_init=False,
+    )
+    fake.create_volume(
+        VolumeSpec(pool="default", name=image.volume_name, capacity_bytes=MIB, format="raw")
+    )
+    ImageCopy.objects.create(image=image, pool=pool, state=ImageCopy.State.READY)
+    return image
+
+
+@pytest.fixture
+def installing(iso: Image, ask: Any, owner: User) -> VM:
+    vm: VM
+    vm, job = ask(owner, image=iso, password="", ssh_keys=[], name="inst-1")
+    run_until_parked(job, "address")
+    vm.refresh_from_db()
+    return vm
+
+
+def test_it_has_an_empty_disk_and_boots_the_disc(
+    installing: VM, iso: Image, fake: FakeHypervisor
+) -> None:
+    disk = installing.disks.get()
+    assert disk.backing_image is None
+    assert fake.volume("default", disk.volume).backing_path is None
+    spec = domain_spec(VM.objects.get(pk=installing.pk))
+    assert [(c.target, c.volume, c.boot_order) for c in spec.cdroms] == [
+        ("sdb", iso.volume_name, 1)
+    ]
+    assert spec.disks[0].boot_order == 2
+    assert installing.first_boot == VM.FirstBoot.NONE
+    assert not installing.seed_volume
+
+
+def test_its_first_reboot_ejects_the_disc(installing: VM, fake: FakeHypervisor) -> None:
+    discs.after_reboot(installing)
+    job = run_to_end(Job.objects.get(kind="vm.eject"))
+    assert (job.state, job.actor) == (Job.State.SUCCEEDED, None)
+    installing.refresh_from_db()
+    assert installing.iso is None
+    assert all(not d.volume for d in fake.domain(installing.uuid).disks if d.device == "cdrom")
+    discs.after_reboot(installing)  # later ones change nothing
+    assert Job.objects.filter(kind="vm.eject").count() == 1
+
+
+def test_by_hand(
+    installing: VM, owner: User, viewer: User, browser: Callable[[User], Client]
+) -> None:
+    page = browser(owner).get(f"/machines/{installing.uuid}/").content.decode()
+    assert "Disc in its drive: Debian netinst" in page
+    with pytest.raises(Forbidden):
+        discs.eject(installing, actor=viewer)
+    browser(owner).post(f"/machines/{installing.uuid}/eject/")
+    run_to_end(Job.objects.get(kind="vm.eject"))
+    with pytest.raises(Conflict, match=r"vm\.no_disc"):
+        discs.eject(installing, actor=owner)
+
+
+def test_a_disc_in_a_drive_is_not_deleted(installing: VM, iso: Image, admin: User) -> None:
+    with pytest.raises(Conflict, match=r"image\.in_use"):
+        image_services.delete(iso, actor=admin)
+
+
+def test_what_has_no_effect_is_refused(iso: Image, ask: Any, owner: User) -> None:
+    with pytest.raises(Invalid) as caught:
+        ask(owner, image=iso, user_data="#cloud-config\n{}", ssh_keys=[])
+    assert set(caught.value.fields) <= {"password", "user_data"}
+
+
+def test_show_command(iso: Image) -> None:
+    lines = commands.show_create(
+        name="inst-1", image=iso, vcpus=1, memory_mib=1024, disk_gib=10, network="default"
+    )
+    assert lines[0] == "qemu-img create -f qcow2 /var/lib/libvirt/images/inst-1.qcow2 10G"
+    assert f"--cdrom /var/lib/libvirt/images/{iso.volume_name}" in lines[1]
+    assert "--import" not in lines[1]
+
+
+def test_the_form_says_what_it_means(
+    iso: Image, owner: User, network: Any, browser: Callable[[User], Client]
+) -> None:
+    page = browser(owner).get(f"/machines/new/?image={iso.pk}").content.decode()
+    assert "installation disc" in page
+    assert "boots from this disc" in page

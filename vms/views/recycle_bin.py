@@ -1,0 +1,127 @@
+"""The recycle bin's page: restore, delete for good, and for admins how long it keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.http import HttpResponse
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+from django.views.decorators.http import require_POST, require_safe
+
+from accounts import policy
+from accounts.access import SignedInRequest, admin_only, signed_in
+from accounts.errors import Invalid
+from accounts.fragments import done, render_page
+from accounts.policy import Action
+from vms import commands, presentation, queries, recycle_bin
+from vms.models import VM, MachineRules
+from vms.presentation import MachineView
+
+_CHANGED = "vm job"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinRow:
+    machine: MachineView
+    may: bool  # restore it and delete it for good
+    name_taken: bool
+
+
+@signed_in
+@require_safe
+def show(request: SignedInRequest) -> HttpResponse:
+    rows = _rows(request)
+    context = {
+        "rows": rows,
+        "disk_gib": sum(row.machine.disk_gib for row in rows),
+        "may_empty": any(row.may for row in rows),
+        "days": MachineRules.current().bin_days,
+        "days_min": recycle_bin.DAYS_MIN,
+        "days_max": recycle_bin.DAYS_MAX,
+    }
+    return render_page(request, "vms/bin.html", context, parts={"rows", "empty"})
+
+
+@signed_in
+@require_safe
+def ask(request: SignedInRequest, uuid: UUID) -> HttpResponse:
+    """The dialogs: restore (what it will take, under which name), or delete for good."""
+    vm = queries.one(request.user, uuid)
+    policy.require(request.user, Action.DELETE, vm)
+    context = {
+        "vm": vm,
+        "machine": presentation.machine(vm, request.user),
+        "volumes": presentation.volumes(vm),
+        "impacts": recycle_bin.restore_impact(vm, request.user),
+        "restore_commands": commands.show_restore(vm),
+        "purge_commands": commands.show_verb(vm, "delete"),
+        "name_taken": VM.objects.in_use().filter(team=vm.team_id, name=vm.name).exists(),
+    }
+    return render_page(request, "vms/bin_ask.html", context, parts={"restore", "purge"})
+
+
+@signed_in
+@require_POST
+def restore(request: SignedInRequest, uuid: UUID) -> HttpResponse:
+    vm = queries.one(request.user, uuid)
+    name = request.POST.get("name", "").strip()
+    recycle_bin.restore(vm, actor=request.user, name=name)
+    text = _("%(name)s is being restored.") % {"name": name or vm.name}
+    return done(request, text, tone="work", changed=f"vm:{vm.uuid} {_CHANGED}")
+
+
+@signed_in
+@require_POST
+def purge(request: SignedInRequest, uuid: UUID) -> HttpResponse:
+    vm = queries.one(request.user, uuid)
+    recycle_bin.purge(vm, actor=request.user)
+    text = _("%(name)s is being deleted for good.") % {"name": vm.name}
+    return done(request, text, tone="work", changed=f"vm:{vm.uuid} {_CHANGED}")
+
+
+@signed_in
+@require_POST
+def empty(request: SignedInRequest) -> HttpResponse:
+    count, left = recycle_bin.purge_all(request.user)
+    text = ngettext(
+        "%(n)d machine is being deleted for good.",
+        "%(n)d machines are being deleted for good.",
+        count,
+    ) % {"n": count}
+    if left:
+        text += " " + ngettext("%(n)d was left as it is.", "%(n)d were left as they are.", left) % {
+            "n": left
+        }
+    return done(request, text, tone="warn" if left else "work", changed=_CHANGED)
+
+
+@admin_only
+@require_POST
+def set_days(request: SignedInRequest) -> HttpResponse:
+    text = request.POST.get("days", "")
+    days = int(text) if text.isascii() and text.isdecimal() and len(text) <= 4 else 0
+    if not recycle_bin.DAYS_MIN <= days <= recycle_bin.DAYS_MAX:
+        raise Invalid("vm.bin.days", minimum=recycle_bin.DAYS_MIN, maximum=recycle_bin.DAYS_MAX)
+    recycle_bin.set_days(days, actor=request.user)
+    return done(request, _("Saved. It holds for machines that are deleted from now on."))
+
+
+def _rows(request: SignedInRequest) -> list[BinRow]:
+    door = policy.door(request.user)
+    vms = recycle_bin.contents(request.user)
+    names = {vm.name for vm in vms}
+    taken = set(
+        VM.objects.in_use()
+        .filter(team__in={vm.team_id for vm in vms}, name__in=names)
+        .values_list("team_id", "name")
+    )
+    return [
+        BinRow(
+            machine=machine,
+            may=door.can(Action.DELETE, machine.vm),
+            name_taken=(machine.vm.team_id, machine.vm.name) in taken,
+        )
+        for machine in presentation.machines(vms, request.user)
+    ]
