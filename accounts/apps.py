@@ -7,7 +7,13 @@ class AccountsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from accounts import defaults, messages, signals
+        from accounts import (
+            defaults,
+            messages,
+            request_messages,  # noqa: F401 - importing registers the texts
+            requests,  # noqa: F401 - and the topic of its news
+            signals,
+        )
 
         messages.is_known("not_found")  # importing registers the texts
         signals.connect()

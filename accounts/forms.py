@@ -179,7 +179,7 @@ class LimitsForm(forms.Form):
                 required=False,
                 min_value=0,
                 max_value=quotas.LARGEST,
-                initial=_typed(row.resource, row.own) if row.own and row.own > 0 else None,
+                initial=typed(row.resource, row.own) if row.own and row.own > 0 else None,
                 widget=forms.NumberInput(attrs={"step": _step(row.resource), "min": "0"}),
             )
 
@@ -201,7 +201,7 @@ class LimitsForm(forms.Form):
             name = row.resource.value
             if data.get(f"{name}_mode") != self.LIMIT or name in self.errors:
                 continue
-            if _in_unit(row.resource, data.get(name)) is None:
+            if amount_of(row.resource, data.get(name)) is None:
                 self.add_error(name, gettext("Type how much. Memory goes in steps of 1 MiB."))
         return data
 
@@ -216,7 +216,7 @@ class LimitsForm(forms.Form):
                 return quotas.UNLIMITED
             case self.NONE:
                 return 0
-        return _in_unit(resource, self.cleaned_data[resource.value])
+        return amount_of(resource, self.cleaned_data[resource.value])
 
     def _mode(self, row: LimitRow) -> str:
         if row.own is None:
@@ -238,7 +238,7 @@ def _step(resource: Resource) -> str:
     return "any" if resource in quotas.IN_MIB else "1"
 
 
-def _typed(resource: Resource, amount: int) -> Any:
+def typed(resource: Resource, amount: int) -> Any:
     """An amount as it stands in an input."""
     if resource not in quotas.IN_MIB:
         return amount
@@ -246,7 +246,7 @@ def _typed(resource: Resource, amount: int) -> Any:
     return whole if not rest else amount / _MIB_PER_GIB
 
 
-def _in_unit(resource: Resource, typed: Any) -> int | None:
+def amount_of(resource: Resource, typed: Any) -> int | None:
     """What was typed in the resource's own unit; None where that is no whole number."""
     if typed is None:
         return None

@@ -338,6 +338,155 @@ class Allocation(models.Model):
         ]
 
 
+class RequestQuerySet(models.QuerySet["QuotaRequest"]):
+    def visible_to(self, user: User) -> RequestQuerySet:
+        """Their own, and those of teams that they manage; an admin sees all."""
+        if user.is_admin:
+            return self.all()
+        managed = user.memberships.filter(role=Membership.Role.MANAGER)
+        return self.filter(Q(requester=user) | Q(team__in=managed.values("team")))
+
+    def decidable_by(self, user: User) -> RequestQuerySet:
+        """Those that this person may decide. Nobody decides their own."""
+        others = self.exclude(requester=user)
+        if user.is_admin:
+            return others
+        managed = user.memberships.filter(role=Membership.Role.MANAGER)
+        return others.filter(scope=QuotaRequest.Scope.MEMBER, team__in=managed.values("team"))
+
+
+class QuotaRequest(models.Model):
+    """Somebody asks for more than a limit. What was asked stays beside what was granted."""
+
+    class Scope(models.TextChoices):
+        TEAM = "team", _("For the whole team")
+        MEMBER = "member", _("For me in the team")
+
+    class State(models.TextChoices):
+        OPEN = "open", _("Waiting for a decision")
+        ASKED_BACK = "asked_back", _("Waiting for an answer")
+        APPROVED = "approved", _("Approved")
+        REJECTED = "rejected", _("Rejected")
+        WITHDRAWN = "withdrawn", _("Withdrawn")
+
+    UNDECIDED: ClassVar[tuple[str, ...]] = ("open", "asked_back")
+
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="quota_requests")
+    requester = models.ForeignKey(User, on_delete=models.PROTECT, related_name="quota_requests")
+    scope = models.CharField(max_length=6, choices=Scope.choices, default=Scope.TEAM)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.OPEN)
+    # One more at each change: who decides names the one that they have read.
+    version = models.PositiveIntegerField(default=1)
+    reason = models.TextField()
+    until = models.DateTimeField(null=True, blank=True)  # asked for; None: without end
+    created_at = models.DateTimeField(auto_now_add=True)
+    decided_at = models.DateTimeField(null=True, blank=True)
+    # None on a decided one: the site's own rule.
+    decided_by = models.ForeignKey(
+        User, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    escalated_at = models.DateTimeField(null=True, blank=True)
+
+    objects = RequestQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["state", "created_at"])]
+
+    @property
+    def is_undecided(self) -> bool:
+        return self.state in self.UNDECIDED
+
+
+class QuotaRequestItem(models.Model):
+    """One resource of a request: how much more."""
+
+    request = models.ForeignKey(QuotaRequest, on_delete=models.CASCADE, related_name="items")
+    resource = models.CharField(max_length=20, choices=Resource.choices)
+    requested = models.BigIntegerField()
+    granted = models.BigIntegerField(null=True, blank=True)  # None: not decided
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["request", "resource"], name="requestitem_once"),
+            models.CheckConstraint(name="requestitem_asks_for_more", condition=Q(requested__gt=0)),
+            models.CheckConstraint(
+                name="requestitem_grants_no_less",
+                condition=Q(granted__isnull=True) | Q(granted__gte=0),
+            ),
+        ]
+
+
+class QuotaRequestEvent(models.Model):
+    """What happened to a request: its history, comments among it."""
+
+    class Kind(models.TextChoices):
+        CREATED = "created", _("asked")
+        EDITED = "edited", _("changed the request")
+        COMMENTED = "commented", _("wrote")
+        ASKED_BACK = "asked_back", _("asked back")
+        APPROVED = "approved", _("approved")
+        AUTO_APPROVED = "auto", _("approved by the site's rule")
+        REJECTED = "rejected", _("rejected")
+        WITHDRAWN = "withdrawn", _("withdrew it")
+        ESCALATED = "escalated", _("passed on after waiting")
+        WARNED = "warned", _("told that the grant will end")
+        ENDED = "ended", _("the grant ended")
+        REVOKED = "revoked", _("took the grant back")
+
+    request = models.ForeignKey(QuotaRequest, on_delete=models.CASCADE, related_name="events")
+    at = models.DateTimeField(auto_now_add=True)
+    actor = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    text = models.TextField(blank=True)
+    internal = models.BooleanField(default=False)  # for those who decide alone
+    facts = models.JSONField(default=dict)  # amounts before and after, for example
+
+    class Meta:
+        ordering = ["id"]
+
+
+class RequestRule(models.Model):
+    """What happens to requests by itself. One row; everything is off at first."""
+
+    # Resource -> the largest step that approves itself; empty: none does.
+    step = models.JSONField(default=dict, blank=True)
+    quiet_days = models.PositiveIntegerField(default=30)  # since the person's last decision
+    grant_days = models.PositiveIntegerField(default=30)  # the longest that such a grant lasts
+    escalate_hours = models.PositiveIntegerField(default=0)  # 0: never
+    escalate_to = models.ForeignKey(
+        User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+
+    class Meta:
+        constraints = [models.CheckConstraint(name="requestrule_is_one", condition=Q(pk=1))]
+
+
+class UsageSample(models.Model):
+    """The most that a team, or a member in it, used of a resource on one day (UTC)."""
+
+    team = models.ForeignKey(Team, on_delete=models.CASCADE)
+    user = models.ForeignKey(User, null=True, on_delete=models.CASCADE)  # None: the whole team
+    resource = models.CharField(max_length=20, choices=Resource.choices)
+    day = models.DateField()
+    peak = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["team", "resource", "day"],
+                condition=Q(user__isnull=True),
+                name="usagesample_of_team_once",
+            ),
+            models.UniqueConstraint(
+                fields=["team", "user", "resource", "day"],
+                condition=Q(user__isnull=False),
+                name="usagesample_of_member_once",
+            ),
+        ]
+
+
 class GrantQuerySet(models.QuerySet["QuotaGrant"]):
     def live(self) -> GrantQuerySet:
         """Those that count now."""
@@ -360,6 +509,14 @@ class QuotaGrant(models.Model):
     starts_at = models.DateTimeField()
     expires_at = models.DateTimeField(null=True, blank=True)  # None: until it is revoked
     revoked_at = models.DateTimeField(null=True, blank=True)
+    revoked_by = models.ForeignKey(
+        User, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    request = models.ForeignKey(
+        QuotaRequest, null=True, blank=True, on_delete=models.CASCADE, related_name="grants"
+    )
+    warned_days = models.PositiveSmallIntegerField(null=True, blank=True)  # the last warning sent
+    end_told_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = GrantQuerySet.as_manager()

@@ -17,7 +17,7 @@ from django.db.models import Q
 
 from accounts import audit
 from accounts.errors import Forbidden, NotFound
-from accounts.models import MachineShare, Membership, Team, User
+from accounts.models import MachineShare, Membership, QuotaRequest, Team, User
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -38,6 +38,9 @@ class Action(str, Enum):
     TEAM_MANAGE = "team_manage"
     JOB_SEE = "job_see"
     JOB_CANCEL = "job_cancel"
+    REQUEST_SEE = "request_see"
+    REQUEST_EDIT = "request_edit"
+    REQUEST_DECIDE = "request_decide"
     IMAGE_USE = "image_use"
     SITE_ADMIN = "site_admin"
 
@@ -102,6 +105,13 @@ _JOB: Mapping[Relation, frozenset[Action]] = {
     Relation.VIEWER: frozenset({Action.JOB_SEE}),
     Relation.SHARED_MANAGER: frozenset({Action.JOB_SEE, Action.JOB_CANCEL}),
 }
+# Of requests for more quota. The owner is who asks, whatever else they are: nobody decides their
+# own. A manager decides what raises a member's limit, not the team's.
+_REQUEST: Mapping[Relation, frozenset[Action]] = {
+    Relation.ADMIN: frozenset({Action.REQUEST_SEE, Action.REQUEST_DECIDE}),
+    Relation.OWNER: frozenset({Action.REQUEST_SEE, Action.REQUEST_EDIT}),
+    Relation.MANAGER: frozenset({Action.REQUEST_SEE, Action.REQUEST_DECIDE}),
+}
 # What must be allowed for the object to exist for a person at all.
 _SEEING: Mapping[Action, Action] = {
     Action.POWER: Action.SEE,
@@ -113,6 +123,8 @@ _SEEING: Mapping[Action, Action] = {
     Action.TEAM_CREATE_VM: Action.TEAM_SEE,
     Action.TEAM_MANAGE: Action.TEAM_SEE,
     Action.JOB_CANCEL: Action.JOB_SEE,
+    Action.REQUEST_EDIT: Action.REQUEST_SEE,
+    Action.REQUEST_DECIDE: Action.REQUEST_SEE,
 }
 
 # What other apps grant beside the roles: for a person's id, actions by the UUID of the machine.
@@ -151,6 +163,8 @@ class Door:
                 return action in _allowed(_TEAM, self.relation(obj))
             case Action.JOB_SEE | Action.JOB_CANCEL:
                 return action in _allowed(_JOB, self._job_relation(person, obj))
+            case Action.REQUEST_SEE | Action.REQUEST_EDIT | Action.REQUEST_DECIDE:
+                return self._may_with_request(person, action, obj)
             case _:
                 return action in _allowed(_MACHINE, self.relation(obj)) or self._granted(
                     person, action, obj
@@ -219,6 +233,14 @@ class Door:
         if self._grants is None:
             self._grants = [granter(person.pk) for granter in _granters]
         return any(action in grants.get(uuid, ()) for grants in self._grants)
+
+    def _may_with_request(self, person: User, action: Action, request: Any) -> bool:
+        if request.requester_id == person.pk:
+            return action in _REQUEST[Relation.OWNER]
+        relation = Relation.ADMIN if person.is_admin else self.roles().get(request.team_id)
+        if action is Action.REQUEST_DECIDE and relation is Relation.MANAGER:
+            return bool(request.scope == QuotaRequest.Scope.MEMBER)
+        return action in _allowed(_REQUEST, relation)
 
     def _job_relation(self, person: User, job: Any) -> Relation | None:
         """A job about a machine follows the machine: who lost it loses its jobs too."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from ninja import Field, Schema
-from pydantic import ConfigDict
+from pydantic import AwareDatetime, ConfigDict
 
 from accounts import notifications
 from accounts.models import Resource
@@ -194,6 +194,134 @@ class Limits(In):
         return {
             Resource(name): value for name, value in self.model_dump(exclude_unset=True).items()
         }
+
+
+Amount = Annotated[int, Field(strict=True, ge=0, le=1 << 50)]
+
+
+class RequestIn(In):
+    team: int | str | None = Field(None, description="id or name; your own team when left out")
+    scope: str = Field("team", description="team, or member: for your own limit in the team")
+    amounts: dict[Resource, Amount] = Field(description="how much more of each resource")
+    reason: str = Field(max_length=4000)
+    until: AwareDatetime | None = None
+
+
+class RequestEdit(In):
+    amounts: dict[Resource, Amount]
+    reason: str = Field(max_length=4000)
+    until: AwareDatetime | None = None
+
+
+class CommentIn(In):
+    text: str = Field(max_length=4000)
+    internal: bool = False
+
+
+class ApproveIn(In):
+    version: int = Field(description="of the request as you have read it")
+    granted: dict[Resource, Amount] = Field(
+        {}, description="for each row that differs from what was asked; 0 grants nothing of it"
+    )
+    ends_at: AwareDatetime | None = Field(None, description="null: until it is taken back")
+    text: str = Field("", max_length=4000, description="to the requester")
+    internal: str = Field("", max_length=4000, description="only for those who may decide")
+
+
+class DecideIn(In):
+    version: int = Field(description="of the request as you have read it")
+    text: str = Field(max_length=4000, description="to the requester")
+    internal: str = Field("", max_length=4000)
+
+
+class RequestItemOut(Schema):
+    resource: str
+    requested: int
+    granted: int | None = Field(description="null: not decided")
+
+
+class RequestEventOut(Schema):
+    at: datetime
+    actor: str | None = Field(description="null: the site itself")
+    kind: str
+    text: str
+    internal: bool
+    facts: dict[str, Any]
+
+    @staticmethod
+    def resolve_actor(obj: Any) -> str | None:
+        return str(obj.actor.username) if obj.actor else None
+
+
+class RequestOut(Schema):
+    id: int
+    team: str
+    requester: str
+    scope: str
+    state: str = Field(description="open, asked_back, approved, rejected or withdrawn")
+    version: int
+    reason: str
+    until: datetime | None
+    created_at: datetime
+    decided_at: datetime | None
+    decided_by: str | None
+    items: list[RequestItemOut]
+
+    @staticmethod
+    def resolve_team(obj: Any) -> str:
+        return str(obj.team.name)
+
+    @staticmethod
+    def resolve_requester(obj: Any) -> str:
+        return str(obj.requester.username)
+
+    @staticmethod
+    def resolve_decided_by(obj: Any) -> str | None:
+        return str(obj.decided_by.username) if obj.decided_by else None
+
+    @staticmethod
+    def resolve_items(obj: Any) -> list[Any]:
+        return list(obj.items.all())
+
+
+class GrantOut(Schema):
+    id: int
+    team: str
+    user: str | None = Field(description="null: for the whole team")
+    resource: str
+    delta: int
+    starts_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    request: int | None = Field(None, alias="request_id")
+
+    @staticmethod
+    def resolve_team(obj: Any) -> str:
+        return str(obj.team.name)
+
+    @staticmethod
+    def resolve_user(obj: Any) -> str | None:
+        return str(obj.user.username) if obj.user else None
+
+
+class GrantAfter(Schema):
+    """What holds without the grant."""
+
+    resource: str
+    used: int
+    hard_now: int
+    hard: int
+    over: int
+
+
+class Rule(In):
+    step: dict[Resource, Amount] = Field(
+        description="the largest step that approves itself; empty: none does"
+    )
+    quiet_days: int = Field(30, ge=0, le=3650)
+    grant_days: int = Field(30, ge=1, le=1830)
+    escalate_hours: int = Field(0, ge=0, le=8760, description="0: never")
+    escalate_to: str | None = Field(None, description="user name of an admin; null: all admins")
 
 
 class TeamOut(Schema):

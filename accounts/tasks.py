@@ -9,7 +9,7 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from accounts import notifications
+from accounts import notifications, rounds
 from accounts.models import IdempotentAnswer
 
 IDEMPOTENCY_KEPT = timedelta(days=1)
@@ -27,3 +27,9 @@ def tidy() -> None:
 def mail() -> None:
     """Send what people wanted by mail, every half minute by beat."""
     notifications.send_due_mail()
+
+
+@shared_task(name="accounts.quota_rounds", ignore_result=True)
+def quota_rounds() -> None:
+    """Samples of use, warnings before grants end, requests that wait too long; every 5 minutes."""
+    rounds.run()

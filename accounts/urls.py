@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.urls import path
 
 from accounts import preferences
-from accounts.views import language, limits, notices, people, profile, team_pages, teams
+from accounts.views import language, limits, notices, people, profile, requests, team_pages, teams
 
 urlpatterns = [
     path("preferences/", preferences.change, name="preferences"),
@@ -31,6 +31,15 @@ urlpatterns = [
     path("teams/<int:team_id>/quota/", limits.team, name="team_quota"),
     path("teams/<int:team_id>/quota/limits/", limits.set_team, name="team_limits"),
     path("teams/<int:team_id>/quota/members/<int:user_id>/", limits.member, name="member_quota"),
+    path("admin/requests/rules/", requests.rules, name="request_rules"),
+    path("requests/", requests.index, name="request_list"),
+    path("requests/new/", requests.new, name="request_new"),
+    path("requests/<int:request_id>/", requests.detail, name="request_detail"),
+    path("requests/<int:request_id>/edit/", requests.edit, name="request_edit"),
+    path("requests/<int:request_id>/comment/", requests.comment, name="request_comment"),
+    path("requests/<int:request_id>/withdraw/", requests.withdraw, name="request_withdraw"),
+    path("requests/<int:request_id>/decide/", requests.decide, name="request_decide"),
+    path("grants/<int:grant_id>/", requests.grant, name="grant"),
     path("admin/teams/", teams.index, name="team_list"),
     path("admin/teams/<int:team_id>/", teams.detail, name="team_detail"),
     path("teams/", team_pages.index, name="my_teams"),

@@ -6,6 +6,11 @@ class HostsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from hosts import check_messages, jobs, messages  # noqa: F401 - codes' texts
+        from hosts import (  # noqa: F401 - importing registers
+            carrying,
+            check_messages,
+            jobs,
+            messages,
+        )
 
         jobs.register()

@@ -12,6 +12,7 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 from accounts.api import router as accounts_router
 from accounts.apiauth import user_auth
 from accounts.errors import DomainError
+from accounts.request_api import router as requests_router
 from hosts.api import router as hosts_router
 from jobs.api import router as jobs_router
 from kvmweb import __version__, problems
@@ -43,6 +44,7 @@ api = NinjaAPI(
 )
 for _router in (
     accounts_router,
+    requests_router,
     jobs_router,
     hosts_router,
     vms_router,

@@ -11,8 +11,9 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseServerError
 from django.template.loader import render_to_string
 from django.utils.html import format_html
+from django.utils.translation import gettext as _
 
-from accounts import messages
+from accounts import messages, requests
 from accounts.access import public
 from accounts.errors import DomainError
 from kvmweb import problems
@@ -61,12 +62,29 @@ def _for_people(
     request: HttpRequest, status: int, code: str, params: Mapping[str, Any]
 ) -> HttpResponse:
     text = messages.text(code, params)
+    more = requests.prefilled(params) if code == "quota.exceeded" else ""
     if request.headers.get("HX-Request") == "true":
         # The status is kept and nothing is swapped: toasts.js reads the marked text.
-        response = HttpResponse(format_html("<p data-error-text>{}</p>", text), status=status)
+        marked = (
+            format_html(
+                '<p data-error-text data-link="{}" data-link-text="{}">{}</p>',
+                more,
+                _("Ask for more"),
+                text,
+            )
+            if more
+            else format_html("<p data-error-text>{}</p>", text)
+        )
+        response = HttpResponse(marked, status=status)
         response["HX-Reswap"] = "none"
         return _finished(response, params)
-    context = {"status": status, "code": code, "title": problems.title(status), "text": text}
+    context = {
+        "status": status,
+        "code": code,
+        "title": problems.title(status),
+        "text": text,
+        "more": more,
+    }
     return _finished(_page(request, context, status), params)
 
 

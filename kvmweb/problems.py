@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.translation import gettext as _
 
-from accounts import messages
+from accounts import messages, requests
 from accounts.errors import DomainError
 
 Response = TypeVar("Response", bound=HttpResponse)
@@ -58,6 +58,8 @@ def problem(
     }
     if errors is not None:
         body["errors"] = errors
+    if code == "quota.exceeded" and (link := requests.prefilled(params or {})):
+        body["request_url"] = request.build_absolute_uri(link)
     response = JsonResponse(body, status=status, content_type=CONTENT_TYPE)
     if status == 401:
         response["WWW-Authenticate"] = 'Bearer realm="kvmweb"'

@@ -6,8 +6,8 @@ security policy refuses them, so lengths are SVG attributes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
 
 from django import template
 from django.templatetags.static import static
@@ -253,6 +253,48 @@ def bar(
         f"{first:.2f}",
         f"{second:.2f}",
     )
+
+
+@register.simple_tag
+def columns(points: Sequence[tuple[date, int | None]], hard: int, *, label: str = "") -> SafeString:
+    """A small chart: a column a day, against a limit (-1: none) that is a line. A day on which
+    nobody looked is a gap, not a zero."""
+    known = [peak for _day, peak in points if peak is not None]
+    top = max([*known, hard, 1])
+    rects = format_html_join(
+        "",
+        '<rect class="{}" x="{}" y="{}" width="3" height="{}"></rect>',
+        (
+            ("past" if hard != _UNLIMITED and peak > hard else "peak", 4 * index, y, height)
+            for index, (_day, peak) in enumerate(points)
+            if peak is not None
+            for y, height in [_column(peak, top)]
+        ),
+    )
+    limit = (
+        format_html(
+            '<line class="limit-line" x1="0" x2="{}" y1="{}" y2="{}"></line>',
+            4 * len(points),
+            _column(hard, top)[0],
+            _column(hard, top)[0],
+        )
+        if hard > 0
+        else ""
+    )
+    return format_html(
+        '<svg class="columns-chart" viewBox="0 0 {} 32" preserveAspectRatio="none" role="img" '
+        'aria-label="{}">{}{}</svg>',
+        4 * len(points),
+        label,
+        rects,
+        limit,
+    )
+
+
+def _column(value: int, top: int) -> tuple[str, str]:
+    """Where it begins and how high it is, of 32; a zero is still seen to be one."""
+    height = max(0.7, 30 * value / top)
+    return f"{32 - height:.1f}", f"{height:.1f}"
 
 
 @register.simple_tag

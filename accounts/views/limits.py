@@ -8,7 +8,7 @@ from django.shortcuts import redirect
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from accounts import limits, policy, quotas
+from accounts import grants, limits, policy, quotas
 from accounts.access import SignedInRequest, admin_only, signed_in
 from accounts.errors import NotFound
 from accounts.forms import LimitsForm
@@ -109,6 +109,8 @@ def _team_page(
         "manages": manages,
         "mine": quotas.overview(found, request.user),
         "over": [one for one in limits.over([found]) if manages or one.user is None],
+        "grants": grants.of_team(found, request.user),
+        "may_ask": door.can(Action.TEAM_CREATE_VM, found),
         "people": [{"row": row, "own": own.get(row.user_id, 0)} for row in people],
     }
     status = _WRONG_INPUT if form is not None else 200

@@ -151,6 +151,11 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(VAR_DIR / "beat-schedule")
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULE = {
     "jobs.reconcile": {"task": "jobs.reconcile", "schedule": 15.0, "options": {"expires": 15}},
+    "accounts.quota_rounds": {
+        "task": "accounts.quota_rounds",
+        "schedule": 300.0,
+        "options": {"expires": 300},
+    },
     "vms.recount_quotas": {
         "task": "vms.recount_quotas",
         "schedule": 300.0,

@@ -151,7 +151,12 @@ def test_docs_hold_the_same_table() -> None:
         if len(cells) == 9 and cells[1].strip().startswith("`")
     }
     columns = ("admin", "owner", "manager", "member", "viewer", "shared_manager")
-    tables = {**_as_sets(policy._MACHINE), **_as_sets(policy._TEAM), **_as_sets(policy._JOB)}
+    tables = {
+        **_as_sets(policy._MACHINE),
+        **_as_sets(policy._TEAM),
+        **_as_sets(policy._JOB),
+        **_as_sets(policy._REQUEST),
+    }
     documented = {
         action: {
             column for column, cell in zip(columns, cells, strict=True) if cell in ("yes", "own")

@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
-from accounts import messages, sshkeys
+from accounts import messages, requests, sshkeys
 from accounts.access import SignedInRequest, signed_in
 from accounts.errors import DomainError, Forbidden, Invalid, NotFound, QuotaExceeded
 from accounts.fragments import render_page
@@ -46,6 +46,7 @@ def show(request: SignedInRequest) -> HttpResponse:
         except DomainError as error:
             refused = messages.text(error.code, error.params)
             context = _context(form, refused=refused, quota=isinstance(error, QuotaExceeded))
+            context["more"] = requests.prefilled(error.params) or context["more"]
             return render_page(request, "vms/create.html", context, status=error.status)
         else:
             page = "vm_batch" if isinstance(made, Batch) else "vm_detail"
@@ -160,6 +161,7 @@ def _context(
         "team": team,
         "impacts": _worth_showing(impacts),
         "missing": [one for one in impacts if one.missing],
+        "more": requests.prefilled_for(team, impacts) if team else "",
         "commands": _commands(form, image, size),
         "refused": refused,
         "refused_by_quota": quota,

@@ -1,8 +1,8 @@
 // <form data-action method="post"> is sent without leaving the page. The answer is a toast (header
 // X-Toast), another address (header X-Location), or an error that is told with its reason.
-import { errorText, post } from "./http.js";
+import { errorOf, post } from "./http.js";
 import { nudge } from "./live.js";
-import { showToast } from "./toasts.js";
+import { showError, showToast } from "./toasts.js";
 import { word } from "./words.js";
 
 async function send(form, submitter) {
@@ -17,7 +17,7 @@ async function send(form, submitter) {
     if (response.redirected) {
       location.assign(response.url);
     } else if (!response.ok) {
-      showToast({ text: (await errorText(response)) || word("failed"), tone: "bad" });
+      showError(await errorOf(response));
     } else {
       settle(form, response);
     }

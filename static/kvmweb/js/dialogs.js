@@ -1,15 +1,14 @@
 // <button data-dialog="/url?part=..."> opens that fragment in the page's one modal dialog;
 // <button data-open-dialog="id"> opens a dialog that is in the page; data-close closes it.
 // A native modal <dialog> traps focus and gives it back.
-import { errorText, getFragment } from "./http.js";
-import { showToast } from "./toasts.js";
-import { word } from "./words.js";
+import { errorOf, getFragment } from "./http.js";
+import { showError } from "./toasts.js";
 
 async function openFrom(url) {
   const dialog = document.getElementById("dialog");
   const response = await getFragment(url);
   if (!response.ok) {
-    showToast({ text: (await errorText(response)) || word("failed"), tone: "bad" });
+    showError(await errorOf(response));
     return;
   }
   dialog.innerHTML = await response.text();

@@ -27,17 +27,23 @@ export async function post(url, body) {
 
 // What an error response says to a person: problem details, or the marked text of a fragment.
 export async function errorText(response) {
+  return (await errorOf(response)).text;
+}
+
+// The same with the page that helps further, where the site names one: {text, link, linkText}.
+export async function errorOf(response) {
   const type = response.headers.get("Content-Type") ?? "";
   const body = await response.text();
   if (type.includes("json")) {
     try {
       const problem = JSON.parse(body);
-      return problem.detail || problem.title || "";
+      return { text: problem.detail || problem.title || "", link: "" };
     } catch {
-      return "";
+      return { text: "", link: "" };
     }
   }
   const page = new DOMParser().parseFromString(body, "text/html");
   const marked = page.querySelector("[data-error-text]");
-  return (marked ?? page.body).textContent.trim().replace(/\s+/g, " ").slice(0, 400);
+  const text = (marked ?? page.body).textContent.trim().replace(/\s+/g, " ").slice(0, 400);
+  return { text, link: marked?.dataset.link ?? "", linkText: marked?.dataset.linkText ?? "" };
 }

@@ -1,5 +1,5 @@
 // Short news with the next step. The region is polite, so screen readers hear it in their turn.
-import { errorText } from "./http.js";
+import { errorOf } from "./http.js";
 import { word } from "./words.js";
 
 const SHOWN_MS = 9000;
@@ -41,6 +41,10 @@ export function showToast({ text, tone = "ok", link = "", linkText = "" }) {
   region.append(toast);
   while (region.children.length > 4) region.firstElementChild.remove();
   watch(toast);
+}
+
+export function showError(error) {
+  showToast({ ...error, text: error.text || word("failed"), tone: "bad" });
 }
 
 function watch(toast) {
@@ -88,7 +92,7 @@ document.addEventListener("kvmweb:changed", (event) => {
 document.addEventListener("htmx:response:error", async (event) => {
   const { ctx } = event.detail;
   const copy = new Response(ctx.text, { headers: { "Content-Type": ctx.response.headers.get("Content-Type") ?? "" } });
-  showToast({ text: (await errorText(copy)) || word("failed"), tone: "bad" });
+  showError(await errorOf(copy));
 });
 document.addEventListener("htmx:error", () => showToast({ text: word("unreachable"), tone: "bad" }));
 tellFinished();
