@@ -23,7 +23,7 @@ from hosts import connections
 from hosts.models import Host
 from hosts.virt.errors import VirtError
 from jobs.models import Job
-from vms import state
+from vms import binning, state
 from vms.models import VM, Disk, Snapshot
 
 if TYPE_CHECKING:
@@ -99,9 +99,21 @@ def _counted(vms: Iterable[VM]) -> dict[int, dict[Resource, int]]:
     return {
         vm.pk: dict.fromkeys(Resource, 0)
         if vm.deleted_at is not None
-        else _of_machine(vm, disks.get(vm.pk, 0))
-        | {resource: counts.get(vm.pk, 0) for resource, counts in more.items()}
+        else _in_bin(
+            vm,
+            _of_machine(vm, disks.get(vm.pk, 0))
+            | {resource: counts.get(vm.pk, 0) for resource, counts in more.items()},
+        )
         for vm in vms
+    }
+
+
+def _in_bin(vm: VM, amounts: dict[Resource, int]) -> dict[Resource, int]:
+    """What lies in the recycle bin keeps only what is really there."""
+    if vm.binned_at is None:
+        return amounts
+    return {
+        resource: amount if resource in binning.KEPT else 0 for resource, amount in amounts.items()
     }
 
 
@@ -137,7 +149,16 @@ def _suspects() -> list[int]:
     ever confirm."""
     busy = Job.objects.active().filter(vm__isnull=False).values("vm")
     rows = VM.objects.only(
-        "pk", "uuid", "name", "vcpus", "memory_mib", "observed", "deleted_at", "team", "owner"
+        "pk",
+        "uuid",
+        "name",
+        "vcpus",
+        "memory_mib",
+        "observed",
+        "deleted_at",
+        "binned_at",
+        "team",
+        "owner",
     ).exclude(pk__in=busy)
     holding = rows.filter(deleted_at__isnull=True) | rows.filter(
         pk__in=Allocation.objects.filter(vm__deleted_at__isnull=False).values("vm")
@@ -232,7 +253,7 @@ def _of_host(host: Host) -> list[Difference]:
             sizes.get((disk.pool.name if disk.pool else "", disk.volume), disk.size_gib * _GIB)
             for disk in vm.disks.select_related("pool")
         ]
-        counted = _of_facts(facts, sum(-(-size // _GIB) for size in disks))
+        counted = _in_bin(vm, _of_facts(facts, sum(-(-size // _GIB) for size in disks)))
         found += [
             Difference(
                 machine=vm.name,

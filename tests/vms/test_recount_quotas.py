@@ -88,6 +88,12 @@ def test_a_deleted_machine_holds_nothing(counted: VM) -> None:
     assert not Allocation.objects.exists()
 
 
+def test_a_machine_in_the_bin_keeps_its_disk_alone(counted: VM) -> None:
+    VM.objects.update(binned_at=counted.created_at)
+    Allocation.objects.exclude(resource="disk_gib").delete()
+    assert differences() == set()
+
+
 def test_a_missing_machine_keeps_what_it_runs_with(counted: VM) -> None:
     quotas.count(counted, {R.RUNNING_MACHINES: 1})
     VM.objects.update(observed="missing")
