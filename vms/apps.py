@@ -9,8 +9,14 @@ class VmsConfig(AppConfig):
         from accounts import handovers, policy
         from jobs import reconcile
         from vms import jobs, messages, ownership  # noqa: F401 - messages registers the codes' texts
-        from vms.consoles import invites, sessions, tickets  # sessions hears of revocations
+        from vms.consoles import (  # sessions hears of revocations
+            invites,
+            recorder,
+            sessions,
+            tickets,
+        )
         from vms.consoles import messages as console_messages  # noqa: F401
+        from vms.consoles.hub import recording
         from vms.provisioning import outcome
 
         jobs.register()
@@ -19,6 +25,7 @@ class VmsConfig(AppConfig):
         reconcile.register_reconciler(tickets.delete_old)
         reconcile.register_reconciler(sessions.end_lost)
         policy.register_grant(invites.grants)
+        recorder.register("vnc", recording.record)
 
         from vms import reconcile as machine_reconcile
         from vms import recycle_bin, watching

@@ -5,6 +5,7 @@ from uuid import UUID
 from celery import shared_task
 
 from vms import recount, screenshots
+from vms.consoles import recordings
 
 
 @shared_task(name=screenshots.TASK, ignore_result=True)
@@ -16,3 +17,8 @@ def take_screenshot(uuid: str) -> None:
 def recount_quotas() -> None:
     recount.run()
     recount.forget_old()
+
+
+@shared_task(name="vms.tidy_recordings", ignore_result=True)
+def tidy_recordings() -> None:
+    recordings.tidy()

@@ -161,6 +161,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 300.0,
         "options": {"expires": 300},
     },
+    "vms.tidy_recordings": {
+        "task": "vms.tidy_recordings",
+        "schedule": 3600.0,
+        "options": {"expires": 3600},
+    },
     "accounts.tidy": {"task": "accounts.tidy", "schedule": 3600.0, "options": {"expires": 3600}},
     "accounts.mail": {"task": "accounts.mail", "schedule": 30.0, "options": {"expires": 30}},
 }

@@ -1,11 +1,15 @@
-"""The API of consoles: tickets, who is here, control, invites. GETs read the database only."""
+"""The API of consoles: tickets, who is here, control, invites, recordings. GETs read the database
+and the site's own files only."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any, Literal
+from uuid import UUID
 
+from django.db import transaction
 from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from django.urls import reverse
 from ninja import Field, Router, Schema
 from pydantic import ConfigDict
@@ -13,8 +17,8 @@ from pydantic import ConfigDict
 from accounts.apiauth import Identity, Page, user_auth
 from accounts.errors import NotFound
 from accounts.models import User
-from vms.consoles import sharing, tickets
-from vms.models import VM, ConsoleInvite
+from vms.consoles import downloads, recorder, recordings, sharing, tickets
+from vms.models import VM, ConsoleInvite, ConsoleRecording
 
 router = Router(tags=["consoles"], auth=user_auth)
 
@@ -56,6 +60,17 @@ class MayOut(Schema):
     record: bool
 
 
+class RecordingOut(Schema):
+    id: UUID
+    kind: str
+    started_by: str | None = Field(description="null: the site records every console")
+    started_at: datetime
+    ended_at: datetime | None = Field(description="null: it is being made")
+    end_reason: str
+    size_bytes: int
+    duration_ms: int
+
+
 class SharingOut(Schema):
     people: list[PersonOut]
     holder_id: int | None
@@ -63,6 +78,20 @@ class SharingOut(Schema):
     asks: list[PersonOut]
     i_asked: bool
     i_may: MayOut
+    recordings: list[RecordingOut] = Field(description="that are being made now")
+
+
+class RecordingIndexOut(RecordingOut):
+    vm: UUID
+    entries: list[list[int]] = Field(
+        description="of a screen: where it can be entered, as [milliseconds, offset, width, height]"
+    )
+
+
+class RecordIn(Schema):
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["vnc", "serial"] = "vnc"
 
 
 class GiveIn(Schema):
@@ -115,12 +144,12 @@ def open_console(request: HttpRequest, uuid: str, wanted: ConsoleIn) -> dict[str
 
 
 @router.get("/vms/{uuid}/console/sharing", response=SharingOut, summary="Who is at its console")
-def console_sharing(request: HttpRequest, uuid: str) -> sharing.SharingState:
+def console_sharing(request: HttpRequest, uuid: str) -> dict[str, Any]:
     return _sharing(request, uuid)
 
 
 @router.post("/vms/{uuid}/console/ask", response=SharingOut, summary="Ask for control")
-def ask_for_control(request: HttpRequest, uuid: str) -> sharing.SharingState:
+def ask_for_control(request: HttpRequest, uuid: str) -> dict[str, Any]:
     """Where nobody has control, it is yours at once."""
     user = _identity(request).user
     sharing.ask(sharing.machine(user, uuid), actor=user)
@@ -128,14 +157,14 @@ def ask_for_control(request: HttpRequest, uuid: str) -> sharing.SharingState:
 
 
 @router.delete("/vms/{uuid}/console/ask", response=SharingOut, summary="Ask no longer")
-def withdraw_ask(request: HttpRequest, uuid: str) -> sharing.SharingState:
+def withdraw_ask(request: HttpRequest, uuid: str) -> dict[str, Any]:
     user = _identity(request).user
     sharing.withdraw(sharing.machine(user, uuid), actor=user)
     return _sharing(request, uuid)
 
 
 @router.post("/vms/{uuid}/console/give", response=SharingOut, summary="Hand control over")
-def give_control(request: HttpRequest, uuid: str, wanted: GiveIn) -> sharing.SharingState:
+def give_control(request: HttpRequest, uuid: str, wanted: GiveIn) -> dict[str, Any]:
     user = _identity(request).user
     vm = sharing.machine(user, uuid)
     sharing.give(vm, actor=user, to=_person_at(vm, user, wanted.to))
@@ -143,7 +172,7 @@ def give_control(request: HttpRequest, uuid: str, wanted: GiveIn) -> sharing.Sha
 
 
 @router.post("/vms/{uuid}/console/take", response=SharingOut, summary="Take control")
-def take_control(request: HttpRequest, uuid: str) -> sharing.SharingState:
+def take_control(request: HttpRequest, uuid: str) -> dict[str, Any]:
     """Back from another: owner, manager of the team, admin."""
     user = _identity(request).user
     sharing.take(sharing.machine(user, uuid), actor=user)
@@ -151,7 +180,7 @@ def take_control(request: HttpRequest, uuid: str) -> sharing.SharingState:
 
 
 @router.post("/vms/{uuid}/console/release", response=SharingOut, summary="Put control down")
-def release_control(request: HttpRequest, uuid: str) -> sharing.SharingState:
+def release_control(request: HttpRequest, uuid: str) -> dict[str, Any]:
     user = _identity(request).user
     sharing.release(sharing.machine(user, uuid), actor=user)
     return _sharing(request, uuid)
@@ -201,6 +230,62 @@ def revoke_invite(request: HttpRequest, uuid: str, invite_id: int) -> tuple[int,
     return 204, None
 
 
+# --- recordings ----------------------------------------------------------------------------------
+
+
+@router.get("/vms/{uuid}/recordings", response=Page[RecordingOut], summary="Its recordings")
+def list_recordings(request: HttpRequest, uuid: str) -> dict[str, Any]:
+    user = _identity(request).user
+    rows = recordings.listed(sharing.machine(user, uuid), user)
+    return {"items": [_recording(row) for row in rows], "count": len(rows)}
+
+
+@router.post("/vms/{uuid}/recordings", response={201: RecordingOut}, summary="Record its console")
+def start_recording(
+    request: HttpRequest, uuid: str, wanted: RecordIn
+) -> tuple[int, dict[str, Any]]:
+    """Everybody at the console is told. It ends with the machine, or when it is stopped."""
+    user = _identity(request).user
+    row = recordings.start(sharing.machine(user, uuid), wanted.kind, actor=user)
+    transaction.on_commit(lambda: recorder.begin(row.pk))
+    return 201, _recording(row)
+
+
+@router.get("/recordings/{recording_id}", response=RecordingIndexOut, summary="One recording")
+def get_recording(request: HttpRequest, recording_id: str) -> dict[str, Any]:
+    row = recordings.one(_identity(request).user, recording_id)
+    entries = recordings.entries(row)
+    return _recording(row) | {"vm": row.vm.uuid, "entries": entries}
+
+
+@router.post("/recordings/{recording_id}/stop", response=RecordingOut, summary="Stop recording")
+def stop_recording(request: HttpRequest, recording_id: str) -> dict[str, Any]:
+    """It ends within seconds: then it has ``ended_at``."""
+    user = _identity(request).user
+    row = recordings.one(user, recording_id)
+    recordings.ask_to_stop(row, actor=user)
+    return _recording(row)
+
+
+@router.get("/recordings/{recording_id}/data", summary="What was recorded")
+def recording_data(request: HttpRequest, recording_id: str) -> HttpResponseBase:
+    """A screen as FBS, a serial line as asciicast; ``Range`` takes a part."""
+    row = recordings.one(_identity(request).user, recording_id)
+    return downloads.answer(
+        request,
+        recordings.file_of(row),
+        content_type=recordings.CONTENT_TYPES[row.kind],
+        name=f"{row.vm.name}-{row.started_at:%Y-%m-%d-%H%M}.{recordings.EXTENSIONS[row.kind]}",
+    )
+
+
+@router.delete("/recordings/{recording_id}", response={204: None}, summary="Delete a recording")
+def delete_recording(request: HttpRequest, recording_id: str) -> tuple[int, None]:
+    user = _identity(request).user
+    recordings.delete(recordings.one(user, recording_id), actor=user)
+    return 204, None
+
+
 # --- inside --------------------------------------------------------------------------------------
 
 
@@ -209,9 +294,23 @@ def _identity(request: HttpRequest) -> Identity:
     return identity
 
 
-def _sharing(request: HttpRequest, uuid: str) -> sharing.SharingState:
+def _sharing(request: HttpRequest, uuid: str) -> dict[str, Any]:
     user = _identity(request).user
-    return sharing.state(sharing.machine(user, uuid), user)
+    found = sharing.state(sharing.machine(user, uuid), user)
+    return vars(found) | {"recordings": [_recording(row) for row in found.recordings]}
+
+
+def _recording(row: ConsoleRecording) -> dict[str, Any]:
+    return {
+        "id": row.pk,
+        "kind": row.kind,
+        "started_by": row.started_by.display_name() if row.started_by else None,
+        "started_at": row.started_at,
+        "ended_at": row.ended_at,
+        "end_reason": row.end_reason,
+        "size_bytes": row.size_bytes,
+        "duration_ms": row.duration_ms,
+    }
 
 
 def _person_at(vm: VM, user: User, wanted: int | str) -> User:

@@ -23,7 +23,7 @@ from django.conf import settings
 
 from accounts.errors import DomainError, Forbidden
 from jobs import origins
-from vms.consoles import sessions, targets, tickets
+from vms.consoles import recorder, recordings, sessions, targets, tickets
 from vms.consoles.hub import room
 from vms.consoles.serial import hub
 from vms.consoles.serial.viewer import Viewer
@@ -99,6 +99,10 @@ async def open_console(
     except BaseException:
         target.close()
         raise
+    if kind in recordings.EXTENSIONS:
+        by_rule = await database_sync_to_async(recordings.start_by_rule)(grant.vm, kind)
+        if by_rule is not None:
+            recorder.begin_here(by_rule.pk)
     return Console(grant=grant, target=target, session=session)
 
 

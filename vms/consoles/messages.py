@@ -44,8 +44,40 @@ def _joined(params: Mapping[str, Any]) -> str:
     return gettext("Joined the console by an invite")
 
 
+def _recording(params: Mapping[str, Any]) -> str:
+    if params.get("kind_of_console") == "serial":
+        return gettext("Recording of the serial line started")
+    return gettext("Recording of the screen started")
+
+
+def _recorded(params: Mapping[str, Any]) -> str:
+    return {
+        "full": gettext("Recording ended: it is as large as it may be"),
+        "stopped": gettext("Recording ended: the machine stopped"),
+        "left": gettext("Recording ended: nobody looked any more"),
+        "lost": gettext("Recording ended: the site was restarted"),
+        "disk": gettext("Recording ended: the site's disk takes no more"),
+        "stopped_by": gettext("Recording stopped"),
+    }.get(str(params.get("reason")), gettext("Recording ended"))
+
+
 messages.register(
     {
+        "timeline.console.recording": _recording,
+        "timeline.console.recorded": _recorded,
+        "timeline.console.recording_deleted": _("Recording deleted"),
+        "console.recording_never": _("Consoles are not recorded on this site."),
+        "console.recording_runs": _("This console is being recorded already."),
+        "console.recording_runs_still": _(
+            "This recording is still being made. Stop it, then delete it."
+        ),
+        "console.recordings_full": _(
+            "There is no room for another recording now. Wait until one has ended, or ask an admin "
+            "for more room."
+        ),
+        "console.no_recording": _(
+            "There is no such recording: it was deleted, or it is not yours to see."
+        ),
         "timeline.console.opened": _opened,
         "timeline.console.closed": _closed,
         "timeline.console.taken": _taken,

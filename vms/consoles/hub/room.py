@@ -241,6 +241,11 @@ class View:
     def encoding(self) -> Encoding:
         return self._viewer.encoding
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, as this viewer's client knows them."""
+        return self._viewer.size
+
     def wake(self) -> None:
         self._woken.set()
 

@@ -119,6 +119,10 @@ class Viewer:
 
     # --- what the client gets -------------------------------------------------------------------
     @property
+    def size(self) -> tuple[int, int]:
+        return self._screen.width, self._screen.height
+
+    @property
     def encoding(self) -> Encoding:
         if encode.TIGHT not in self._encodings or not self._pixel_format.is_rgb888:
             return Raw(self._pixel_format)
