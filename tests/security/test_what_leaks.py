@@ -34,7 +34,12 @@ def test_no_nudge_about_a_machine_that_was_taken_away(
     Membership.objects.filter(user=teammate).delete()
     with django_capture_on_commit_callbacks(execute=True):
         live.publish_job(job)
-    assert told == {live.ADMINS, live.user_group(vm.owner_id), live.team_group(team.pk)}
+    assert told == {
+        live.ADMINS,
+        live.user_group(vm.owner_id),
+        live.team_group(team.pk),
+        live.machine_group(vm.uuid),  # those it is shared with: not the teammate
+    }
 
 
 @pytest.mark.django_db
