@@ -25,7 +25,15 @@ from websockets.sync.client import ClientConnection, connect
 
 from accounts.models import Membership, Team, User
 from tests.consoles.test_filter_what_viewers_send import HELLO, HELLO_PASSED, KEY, UPDATE
-from vms.consoles import carrier_asgi, carrier_websockify, gate, sessions, targets, tickets
+from vms.consoles import (
+    carrier_asgi,
+    carrier_websockify,
+    gate,
+    pings,
+    sessions,
+    targets,
+    tickets,
+)
 from vms.models import VM, ConsoleSession
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -116,6 +124,7 @@ class run_asgi:  # noqa: N801 - reads as the context manager that it is
         self.thread = threading.Thread(target=self.server.run, daemon=True)
 
     def __enter__(self) -> None:
+        pings.bound()  # as kvmweb.asgi does
         self.thread.start()
 
     def __exit__(self, *_: object) -> None:

@@ -25,6 +25,7 @@ from vms.consoles.rfb import ClientFilter, ProtocolError
 
 PATH = "/ws/console/vnc"
 MAX_FRAME_BYTES = 2 << 20  # websockify takes quadratic time on large frames
+RESERVED_BITS, MASKED = 0x70, 0x80
 READ_BYTES = 65536
 # Until the broker has said yes. Every connection costs a process here, also that of a stranger who
 # sends its request line one letter at a time.
@@ -35,11 +36,14 @@ REPORT_S = 1.0
 
 class BoundedWebSocket(CompatibleWebSocket):  # type: ignore[misc]
     """Refuses a frame that says it is larger than any that RFB needs, and a message that grows so
-    large frame by frame: websockify itself keeps fragments without end."""
+    large frame by frame: websockify itself keeps fragments without end. Also what it should
+    refuse itself (RFC 6455, sections 5.1 and 5.2): no mask, and reserved bits."""
 
     def _decode_hybi(self, buf: Any) -> Any:
         if len(self._partial_msg) > MAX_FRAME_BYTES:
             raise ConnectionResetError("a message without end")
+        if len(buf) >= 2 and (buf[0] & RESERVED_BITS or not buf[1] & MASKED):
+            raise ConnectionResetError("not a frame of a client")
         if len(buf) >= 10 and buf[1] & 0x7F == 127:
             length = int.from_bytes(bytes(buf[2:10]), "big")
             if length > MAX_FRAME_BYTES:
@@ -80,7 +84,9 @@ class ConsoleHandler(ProxyRequestHandler):  # type: ignore[misc]
 
     def validate_connection(self) -> None:
         offered = self.headers.get("Sec-WebSocket-Protocol", "")
-        if self.path.split("?")[0].rstrip("/") != PATH or "binary" not in offered:
+        path = self.path.split("?")[0].rstrip("/")
+        # A site below a path: its proxy may leave that on.
+        if not path.endswith(PATH) or "binary" not in offered:
             raise self.server.EClose("not a console")
 
     def new_websocket_client(self) -> None:
