@@ -44,7 +44,8 @@ ALLOWED_HOSTS = env.list(
 CSRF_TRUSTED_ORIGINS = env.list("KVMWEB_TRUSTED_ORIGINS", default=[])
 # Behind TLS: secure cookies, HSTS and redirects follow from this one switch.
 HTTPS = env.bool("KVMWEB_HTTPS", default=False)
-FORCE_SCRIPT_NAME = env.str("KVMWEB_SCRIPT_NAME", default="") or None
+_script_name = env.str("KVMWEB_SCRIPT_NAME", default="")
+FORCE_SCRIPT_NAME = _script_name.rstrip("/") or None
 TRUSTED_PROXIES = env.list("KVMWEB_TRUSTED_PROXIES", default=[])
 
 INSTALLED_APPS = [
@@ -227,6 +228,8 @@ SESSION_COOKIE_SECURE = HTTPS
 CSRF_COOKIE_NAME = "kvmweb_csrf"
 CSRF_COOKIE_SECURE = HTTPS
 CSRF_COOKIE_SAMESITE = "Lax"
+# Of a site below a path, not of what else lives on that host.
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = FORCE_SCRIPT_NAME or "/"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_SSL_REDIRECT = False
@@ -249,7 +252,7 @@ USE_TZ = True
 TIME_ZONE = env.str("KVMWEB_TIME_ZONE", default="UTC")
 
 # --- static files -------------------------------------------------------------------------
-STATIC_URL = env.str("KVMWEB_STATIC_URL", default="/static/")
+STATIC_URL = env.str("KVMWEB_STATIC_URL", default=f"{FORCE_SCRIPT_NAME or ''}/static/")
 STATIC_ROOT = Path(env.str("KVMWEB_STATIC_ROOT", default=str(VAR_DIR / "static")))
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STORAGES = {

@@ -1,6 +1,6 @@
 """``python -m tests.e2e.one_origin PORT WEB_PORT CONSOLE_PORT``: one origin in front of both.
 
-What nginx does in a real site: consoles (``/ws/console/``) go to their carrier, all else to the
+What nginx does in a real site: screens (``/ws/console/vnc``) go to their carrier, all else to the
 site. A connection is given to one of them by its first request; browsers open a new one for each
 WebSocket.
 """
@@ -29,7 +29,7 @@ async def _serve(
     try:
         head = await reader.readuntil(b"\r\n\r\n")
         words = head.split(b" ", 2)
-        port = console if words[1].startswith(b"/ws/console/") else web
+        port = console if words[1].startswith(b"/ws/console/vnc") else web
         there, back = await asyncio.open_connection("127.0.0.1", port)
     except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, IndexError):
         writer.close()
