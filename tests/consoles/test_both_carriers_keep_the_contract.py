@@ -71,13 +71,19 @@ class Carrier:
         return self.displays[0]
 
     def open(
-        self, secret: str, *, origin: str | None = "own", path: str = "/ws/console/vnc"
+        self,
+        secret: str,
+        *,
+        origin: str | None = "own",
+        path: str = "/ws/console/vnc",
+        session_key: str = "",
     ) -> ClientConnection:
         given = f"http://127.0.0.1:{self.port}" if origin == "own" else origin
         return connect(
             f"ws://127.0.0.1:{self.port}{path}",
             subprotocols=["binary", f"ticket.{secret}"],  # type: ignore[list-item]
             origin=given,  # type: ignore[arg-type]
+            additional_headers={"Cookie": f"{settings.SESSION_COOKIE_NAME}={session_key}; a=b"},
             compression=None,
             open_timeout=DEADLINE_S,
             max_size=None,
@@ -257,7 +263,7 @@ def test_another_origin_is_refused(
 ) -> None:
     key = browser(owner).session.session_key  # type: ignore[attr-defined]
     secret = secret_for(owner, running_vm, session_key=key)
-    with carrier.open(secret, origin=origin) as console:
+    with carrier.open(secret, origin=origin, session_key=key) as console:
         assert close_code(console) == gate.CLOSE_CODES["refused"]
     assert carrier.displays == []
 

@@ -91,9 +91,28 @@ def test_after_sign_out(
     browser: Callable[[User], Client],
 ) -> None:
     client = browser(owner)
-    secret = secret_for(owner, running_vm, session_key=client.session.session_key or "")
+    key = client.session.session_key or ""
+    secret = secret_for(owner, running_vm, session_key=key)
     client.logout()
-    assert refused(carrier, secret)
+    assert refused(carrier, secret, session_key=key)
+
+
+def test_by_another_user_or_another_browser(
+    carrier: Carrier,  # noqa: F811
+    owner: User,
+    teammate: User,
+    running_vm: VM,
+    browser: Callable[[User], Client],
+) -> None:
+    """Who got hold of somebody's ticket has not got their cookie."""
+    own = browser(owner).session.session_key or ""
+    others = [browser(teammate).session.session_key or "", browser(owner).session.session_key or ""]
+    for key in [*others, "", own[:-1]]:
+        secret = secret_for(owner, running_vm, session_key=own)
+        assert refused(carrier, secret, session_key=key)
+    with carrier.open(secret_for(owner, running_vm, session_key=own), session_key=own) as line:
+        line.send(HELLO)
+        assert received(carrier.display(), len(HELLO_PASSED)) == HELLO_PASSED
 
 
 def test_of_a_deleted_machine(carrier: Carrier, owner: User, running_vm: VM) -> None:  # noqa: F811

@@ -142,6 +142,24 @@ def test_the_origin_is_this_sites(origin: str, host: str, allowed: bool, setting
     assert origins.is_ours(origin, host) is allowed
 
 
+@pytest.mark.parametrize(
+    ("carrier", "kind", "mode", "path"),
+    [
+        ("asgi", "vnc", "control", "ws/console/vnc"),
+        ("asgi", "vnc", "view", "ws/console/vnc"),
+        ("websockify", "vnc", "control", "ws/console/vnc"),
+        ("websockify", "vnc", "view", "ws/console/view"),
+        ("websockify", "serial", "control", "ws/console/serial"),
+    ],
+)
+def test_the_ticket_says_where(
+    owner: User, running_vm: VM, settings: Any, carrier: str, kind: str, mode: str, path: str
+) -> None:
+    """websockify carries who has control; who views shares a connection of the site's process."""
+    settings.CONSOLE_CARRIER = carrier
+    assert tickets.issue(user=owner, vm=running_vm, kind=kind, mode=mode).path == path
+
+
 def test_the_api_gives_a_ticket(
     owner: User, outsider: User, running_vm: VM, api: Callable[..., object]
 ) -> None:

@@ -80,6 +80,7 @@ class Ticket:
     protocols: list[str]
     mode: str
     origin: str
+    cookie: str  # the ticket is the browser's that asked for it
 
     @classmethod
     def ask(cls, context: BrowserContext, origin: str, uuid: str) -> Ticket:
@@ -99,6 +100,7 @@ class Ticket:
             protocols=found["protocols"],
             mode=found["mode"],
             origin=origin,
+            cookie=f"kvmweb_session={cookies['kvmweb_session']}",
         )
 
     def connect(self) -> ClientConnection:
@@ -106,6 +108,7 @@ class Ticket:
             self.url,
             subprotocols=self.protocols,  # type: ignore[arg-type]
             origin=self.origin,  # type: ignore[arg-type]
+            additional_headers={"Cookie": self.cookie},
             compression=None,
             max_size=None,
         )

@@ -36,7 +36,7 @@ def _header(scope: Scope, name: bytes) -> str:
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """One WebSocket: ``/ws/console/vnc``, ``/ws/console/serial``, ``/ws/console/serial/log``."""
+    """One WebSocket: ``/ws/console/`` and ``vnc``, ``view``, ``serial`` or ``serial/log``."""
     if scope["type"] != "websocket":
         raise ValueError("the console carrier takes WebSockets only")
     if (await receive())["type"] != "websocket.connect":
@@ -48,6 +48,7 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
             kind=kind,
             origin=_header(scope, b"origin"),
             host=_header(scope, b"host"),
+            cookie=_header(scope, b"cookie"),
             address=resolve_address(
                 (scope.get("client") or ("", 0))[0], _header(scope, b"x-forwarded-for")
             ),

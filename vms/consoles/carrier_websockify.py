@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_MESSAGE = 4096
+MAX_MESSAGE = 65536  # a browser may have many cookies
 
 
 async def serve(path: Path) -> None:
@@ -50,6 +50,7 @@ async def _serve_one(connection: socket.socket) -> None:
                 kind=str(request.get("kind", "")),
                 origin=str(request.get("origin", "")),
                 host=str(request.get("host", "")),
+                cookie=str(request.get("cookie", "")),
                 address=resolve_address(
                     str(request.get("peer", "")), str(request.get("forwarded", ""))
                 ),

@@ -3,7 +3,7 @@
 The contract of a carrier (the same tests hold for each):
 
 1. the Origin is this site's, or the ticket came from an API token and there is none;
-2. the ticket is redeemed, the target opened, the session noted;
+2. the ticket is redeemed, by the browser that asked for it, the target opened, the session noted;
 3. bytes flow, of a viewer only what ``rfb.ClientFilter`` lets pass;
 4. it ends when either side closes, when access is revoked (within a second), when it is idle for
    too long, or when the absolute limit has passed; the reason is noted and told by the close code.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
 from django.conf import settings
+from django.http.cookie import parse_cookie
 
 from accounts.errors import DomainError, Forbidden
 from jobs import origins
@@ -30,7 +32,9 @@ from vms.consoles.serial.viewer import Viewer
 from vms.models import ConsoleSession
 
 ABSOLUTE_LIMIT_S = 12 * 3600
-SERIAL_LOG = "serial/log"  # the last words of a path; its ticket is one for the serial line
+SERIAL_LOG = "serial/log"  # the last words of a path
+# Whose ticket it takes, where that is not the path's own word.
+TICKET_KINDS = {SERIAL_LOG: "serial", "view": "vnc"}
 
 # WebSocket close codes (4000-4999 are for applications, RFC 6455) that console.js knows.
 CLOSE_CODES = {
@@ -77,20 +81,28 @@ def secret_of(protocols: list[str]) -> str:
     raise Forbidden("console.ticket")
 
 
-def _redeem(secret: str, kind: str, origin: str, host: str) -> tickets.Grant:
+def _redeem(secret: str, kind: str, origin: str, host: str, cookie: str) -> tickets.Grant:
     grant = tickets.redeem(secret, kind=kind)
+    if grant.session_key and not _is_of(grant.session_key, cookie):
+        raise Forbidden("console.ticket")  # of another browser than asked for it
     from_browser = bool(grant.session_key) or bool(origin)
     if from_browser and not origins.is_ours(origin, host):
         raise Forbidden("console.origin")
     return grant
 
 
+def _is_of(session_key: str, cookie: str) -> bool:
+    sent = parse_cookie(cookie).get(settings.SESSION_COOKIE_NAME, "")
+    return secrets.compare_digest(sent.encode(), session_key.encode())
+
+
 async def open_console(
-    *, secret: str, kind: str, origin: str, host: str, address: str, carrier: str
+    *, secret: str, kind: str, origin: str, host: str, cookie: str, address: str, carrier: str
 ) -> Console:
-    """Redeem, open, note. DomainError says why not."""
-    ticket_kind = "serial" if kind == SERIAL_LOG else kind
-    grant = await database_sync_to_async(_redeem)(secret, ticket_kind, origin, host)
+    """Redeem, open, note. ``origin``, ``host`` and ``cookie`` are the client's headers.
+    DomainError says why not."""
+    ticket_kind = TICKET_KINDS.get(kind, kind)
+    grant = await database_sync_to_async(_redeem)(secret, ticket_kind, origin, host, cookie)
     target = await _open_target(grant, kind, carrier)
     try:
         session = await database_sync_to_async(sessions.open_session)(

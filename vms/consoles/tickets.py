@@ -49,11 +49,19 @@ class IssuedTicket:
     def protocols(self) -> list[str]:
         return [SUBPROTOCOL, PREFIX + self.secret]
 
+    @property
+    def path(self) -> str:
+        """Below the site's address. Who views shares a connection that the site's own process has,
+        whichever carrier takes those with control."""
+        beside = settings.CONSOLE_CARRIER == "websockify"
+        shared = beside and self.kind == "vnc" and self.mode == "view"
+        return f"ws/console/{'view' if shared else self.kind}"
+
     def answer(self, request: HttpRequest) -> dict[str, Any]:
         """What the API tells: where to connect, with what, and until when."""
         scheme = "wss" if request.is_secure() else "ws"
         return {
-            "url": f"{scheme}://{request.get_host()}{reverse('dashboard')}ws/console/{self.kind}",
+            "url": f"{scheme}://{request.get_host()}{reverse('dashboard')}{self.path}",
             "protocols": self.protocols,
             "kind": self.kind,
             "mode": self.mode,

@@ -98,6 +98,7 @@ class ConsoleHandler(ProxyRequestHandler):  # type: ignore[misc]
             kind=PATH.rsplit("/", 1)[-1],
             origin=self.headers.get("Origin", ""),
             host=self.headers.get("Host", ""),
+            cookie=self.headers.get("Cookie", ""),
             peer=self.client_address[0],
             forwarded=self.headers.get("X-Forwarded-For", ""),
         )
