@@ -27,7 +27,7 @@ from jobs.models import Job, Step
 from vms.lifecycle import active_job, allowed_verbs
 from vms.models import VM
 from vms.state import CREATIONS
-from vms.verbs import Situation, Verb
+from vms.verbs import Verb
 
 if TYPE_CHECKING:
     from accounts.models import User
@@ -121,9 +121,7 @@ def machine(vm: VM, user: User, *, door: policy.Door | None = None) -> MachineVi
     """All that a page says of one machine to ``user``."""
     door = door or policy.door(user)
     active = active_job(vm)
-    situation = Situation.of(vm, active)
     addresses = known_addresses(vm)
-    no_console = _why_no_console(vm, situation)
     sees = door.can(Action.CONSOLE_VIEW, vm)
     allowed = allowed_verbs(vm, user, door=door)
     return MachineView(
@@ -142,9 +140,10 @@ def machine(vm: VM, user: User, *, door: policy.Door | None = None) -> MachineVi
         host_down=_host_down(vm),
         can_edit=door.can(Action.EDIT, vm),
         shared=door.is_shared(vm),
-        can_console=sees and not no_console,
+        can_console=sees,
         can_control=door.can(Action.CONSOLE_CONTROL, vm),
-        why_no_console=no_console if sees else _("Your role in the team has no console."),
+        # Being made, stopped, out of reach: the console's page itself says so, and goes on.
+        why_no_console="" if sees else _("Your role in the team has no console."),
     )
 
 
@@ -248,16 +247,6 @@ def volumes(vm: VM) -> list[str]:
     """What a delete removes from the host."""
     found = [disk.volume for disk in vm.disks.all()]
     return [*found, vm.seed_volume] if vm.seed_volume else found
-
-
-def _why_no_console(vm: VM, situation: Situation) -> str:
-    if situation.host_down:
-        return _host_down(vm)
-    if situation.active_kind in CREATIONS and not situation.active_observing:
-        return _("The machine is still being made.")
-    if vm.observed not in (VM.Observed.RUNNING, VM.Observed.PAUSED):
-        return _("The machine is off: it has no screen. Start it first.")
-    return ""
 
 
 # --- the task at work --------------------------------------------------------------------------

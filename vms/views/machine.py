@@ -18,6 +18,7 @@ from accounts.policy import Action
 from jobs import services as job_services
 from jobs.models import Job
 from vms import discs, lifecycle, presentation, queries, services, timeline
+from vms.consoles import page as console_page
 from vms.forms import EditForm
 from vms.models import VM, MachineRules
 from vms.presentation import MachineView, StepView
@@ -26,7 +27,7 @@ from vms.state import CREATIONS
 from vms.verbs import Verb
 from vms.views import access, secrets
 
-TABS = ("overview", "hardware", "snapshots", "timeline", "access")
+TABS = ("overview", "console", "hardware", "snapshots", "timeline", "access")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,9 @@ def show(request: SignedInRequest, uuid: UUID) -> HttpResponse:
         "edit_form": EditForm.of(vm),
         "bin_days": MachineRules.current().bin_days if asked else 0,
     }
+    if tab == "console":
+        policy.require(request.user, Action.CONSOLE_VIEW, vm)
+        context |= console_page.context(machine, request.user)
     if request.GET.get("part", "machine") == "machine":
         context |= {
             "making": _making(vm),

@@ -1,212 +1,432 @@
-// The console page: gets a single-use ticket, gives the WebSocket to noVNC, and says what happens.
-import RFB from "../../vendor/novnc-1.7.0/core/rfb.js";
+// The console: gets single-use tickets, gives the WebSocket to noVNC or to xterm.js, says what
+// happens, and comes back by itself.
+import { preferences, remember } from "../js/consoles.js";
+import { copyText } from "../js/copy.js";
 import { errorText, post } from "../js/http.js";
-import { characters, keyOf } from "./keys.js";
+import { word as siteWord } from "../js/words.js";
+import { showToast } from "../js/toasts.js";
+import { keysymOf, sequenceOf } from "./keys.js";
+import { startPaste } from "./paste.js";
+import { Screen } from "./screen.js";
 
 const words = JSON.parse(document.getElementById("console-words").textContent);
 const settings = JSON.parse(document.getElementById("console-settings").textContent);
 const byId = (id) => document.getElementById(id);
-const RETRY_MS = [400, 1000, 2000, 4000, 8000];
-const TYPE_GAP_MS = 12; // a guest in emulation drops keys that come faster
+const root = byId("console");
+const RETRY_MS = [300, 800, 2000, 4000, 8000];
+const STRIP_MS = 6000;
+const FONT = { least: 9, most: 28, usual: 14 };
 // Close codes of vms/consoles/gate.py after which trying again by itself makes no sense.
 const FINAL = { 4400: "protocol", 4401: "signed_out", 4403: "revoked", 4404: "deleted", 4408: "idle", 4409: "limit", 4429: "too_many" };
+const AGAIN_BY_HAND = ["idle", "limit", "protocol", "too_many"];
+// Control moved between people: another ticket, at once.
+const MOVED = { 4411: "handed_over", 4412: "control_given" };
 
-let rfb = null;
+const chosen = {
+  size: "fit",
+  pointer: "dot",
+  quality: 6,
+  compression: 2,
+  font: FONT.usual,
+  aloud: false,
+  kind: "vnc",
+  layout: "us",
+  ...preferences(settings.uuid),
+  only_look: false, // never remembered: who comes back wants to type
+  label: byId("screen").closest("section").getAttribute("aria-label"),
+};
+
+const screen = new Screen(byId("screen"), chosen, {
+  connected: () => connected(),
+  clipboard: (text) => (byId("clipboard-text").value = text),
+  leave: () => goToTools(),
+  unwilling: () => say(words.no_resize),
+});
+let serial = null; // made when its tab is opened first
+let kind = chosen.kind === "serial" ? "serial" : "vnc";
+let mode = "view";
 let attempts = 0;
 let timer = 0;
 let connecting = false;
-let mode = "view";
 let final = false;
+let again = null; // what to ask for when the connection that is being closed has ended
+let seen = { host: machine().host, rebooted: machine().rebooted };
 
-const machine = () => byId("machine-state").dataset;
-const hasScreen = () => ["running", "paused"].includes(machine().observed);
+const paste = startPaste({
+  words,
+  settings,
+  chosen,
+  kind: () => kind,
+  screen,
+  serial: () => serial,
+  focus: () => view()?.focus(),
+});
 
-function notice(text, { start = false, reconnect = false } = {}) {
+function machine() {
+  return byId("machine-state").dataset;
+}
+
+function hasScreen() {
+  return ["running", "paused"].includes(machine().observed);
+}
+
+function view() {
+  return kind === "serial" ? serial : screen;
+}
+
+// --- what is said ---------------------------------------------------------------------------
+function notice(text, { reconnect = false, next = false } = {}) {
   byId("notice").hidden = !text;
   if (text) byId("notice-text").textContent = text;
-  byId("notice-start").hidden = !start;
+  for (const button of byId("notice").querySelectorAll("[data-next]"))
+    button.hidden = !next || machine().next !== button.dataset.next;
   byId("notice-reconnect").hidden = !reconnect;
 }
 
-function enableControls() {
-  const on = rfb !== null && mode === "control";
-  for (const button of document.querySelectorAll("[data-control]")) button.disabled = !on;
-  byId("view-only").hidden = rfb === null || mode === "control";
+let stripTimer = 0;
+
+function say(text) {
+  if (paste.busy()) return; // its progress stands there
+  clearTimeout(stripTimer);
+  byId("strip").hidden = !text;
+  byId("strip-text").textContent = text;
+  if (text) stripTimer = setTimeout(() => say(""), STRIP_MS);
 }
 
-async function ticket() {
-  const answer = await post(settings.ticketUrl, JSON.stringify({ kind: "vnc" }));
+function enableControls() {
+  const open = Boolean(view()?.open);
+  for (const button of document.querySelectorAll("[data-control]")) button.disabled = !(open && mode === "control");
+  byId("view-only").hidden = !open || mode === "control";
+}
+
+function mark(state) {
+  document.documentElement.dataset.console = state;
+  document.documentElement.dataset.consoleKind = kind;
+}
+
+// --- the line -------------------------------------------------------------------------------
+async function ticket(wanted) {
+  const answer = await post(`${settings.api}/console`, JSON.stringify({ kind, ...wanted }));
   if (answer.ok) return answer.json();
   const error = new Error(await errorText(answer));
   error.status = answer.status;
   throw error;
 }
 
-async function connect() {
+async function connect(wanted = chosen.only_look ? { mode: "view" } : {}) {
   clearTimeout(timer);
-  if (connecting || rfb) return;
-  if (!hasScreen()) return waitForStart();
+  if (connecting || view()?.open) return;
+  if (!hasScreen()) return waitForScreen();
   connecting = true;
   final = false;
+  const asked = kind;
   notice(words.connecting);
   try {
-    const given = await ticket();
+    const [given, ready] = await Promise.all([ticket(wanted), asked === "serial" ? openSerial() : screen]);
+    if (asked !== kind) return; // another tab was chosen meanwhile
     mode = given.mode;
     const address = new URL(given.url);
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
     const socket = new WebSocket(`${scheme}//${location.host}${address.pathname}`, given.protocols);
     socket.binaryType = "arraybuffer";
-    socket.addEventListener("close", (event) => ended(event.code));
-    attach(socket);
+    socket.addEventListener("close", (event) => ended(ready, event.code));
+    ready.attach(socket, given);
   } catch (error) {
-    // The site knows before this page does that there is no screen: the state follows.
-    if (error.status === 409) hasScreen() ? notice(error.message, { reconnect: true }) : waitForStart();
-    else if (error.status && error.status < 500) notice(error.message, { reconnect: true });
-    else retry(error.status ? error.message : words.network);
+    failed(error);
   } finally {
     connecting = false;
+    if (asked !== kind) connect();
   }
 }
 
-function attach(socket) {
-  rfb = new RFB(byId("screen"), socket, { shared: true });
-  rfb.viewOnly = mode !== "control";
-  rfb.background = "transparent";
-  rfb.qualityLevel = 6;
-  rfb.compressionLevel = 2;
-  rfb.showDotCursor = true;
-  applyScale();
-  rfb.addEventListener("connect", () => {
-    attempts = 0;
-    notice("");
-    enableControls();
-    document.documentElement.dataset.console = "connected";
-    rfb.focus();
-  });
-  rfb.addEventListener("clipboard", (event) => {
-    byId("clipboard-text").value = event.detail.text;
-  });
+function failed(error) {
+  // The site knows before this page does that there is no screen: the state follows.
+  if (error.status === 409 && !hasScreen()) waitForScreen();
+  else if (error.status && error.status < 500 && error.status !== 429) notice(error.message, { reconnect: true });
+  else retry(error.status ? error.message : words.network);
 }
 
-function ended(code) {
-  rfb = null;
+function connected() {
+  attempts = 0;
+  notice("");
   enableControls();
-  document.documentElement.dataset.console = "ended";
-  if (FINAL[code]) {
+  mark("connected");
+  const at = document.activeElement;
+  if (!at || at === document.body || at.closest("#notice")) view().focus();
+}
+
+function ended(which, code) {
+  which.ended();
+  if (which !== view()) return;
+  enableControls();
+  mark("ended");
+  if (again) {
+    const wanted = again;
+    again = null;
+    attempts = 0;
+    connect(wanted);
+  } else if (MOVED[code]) {
+    say(words[MOVED[code]]);
+    attempts = 0;
+    connect();
+  } else if (FINAL[code]) {
     final = true;
-    notice(words[FINAL[code]], { reconnect: ["idle", "limit", "protocol", "too_many"].includes(FINAL[code]) });
+    notice(words[FINAL[code]], { reconnect: AGAIN_BY_HAND.includes(FINAL[code]) });
+  } else if (final) {
+    notice(words.left, { reconnect: true });
   } else if (hasScreen()) {
     retry(words.lost);
   } else {
-    waitForStart();
+    waitForScreen();
   }
 }
 
-function waitForStart() {
-  const { task, observed } = machine();
-  if (task) notice(words.working, {});
-  else if (observed === "shutoff") notice(words.stopped, { start: settings.mayStart });
-  else if (observed === "crashed") notice(words.crashed, { start: settings.mayStart });
-  else notice(words.unknown, { reconnect: true });
+function waitForScreen() {
+  notice(machine().says, { next: true, reconnect: machine().observed === "unknown" });
 }
 
 function retry(text) {
   notice(text, { reconnect: true });
-  timer = setTimeout(connect, RETRY_MS[Math.min(attempts, RETRY_MS.length - 1)]);
+  timer = setTimeout(() => connect(), RETRY_MS[Math.min(attempts, RETRY_MS.length - 1)]);
   attempts += 1;
 }
 
-function reconnect() {
+// Close what is open, and ask for another ticket.
+function reconnect(wanted) {
   attempts = 0;
   final = false;
-  if (rfb) rfb.disconnect(); // its close event connects again
-  else connect();
+  if (view()?.open) {
+    again = wanted ?? (chosen.only_look ? { mode: "view" } : {});
+    view().close();
+  } else {
+    connect(wanted);
+  }
 }
 
 // The state of the machine is kept true by live.js: each change of its attributes is looked at.
-new MutationObserver(() => {
-  if (rfb || connecting || final) return;
+function stateChanged() {
+  const now = machine();
+  if (now.host && seen.host && now.host !== seen.host) say(words.moved.replace("%s", now.host));
+  else if (now.rebooted !== seen.rebooted) say(words.rebooted);
+  seen = { host: now.host || seen.host, rebooted: now.rebooted };
+  if (view()?.open) {
+    if (now.task) say(now.says);
+    notice(now.observed === "paused" && !now.task ? now.says : "", { next: true });
+    return;
+  }
+  if (connecting || final) return;
   if (hasScreen()) {
     attempts = 0;
     connect();
   } else {
-    waitForStart();
+    waitForScreen();
   }
-}).observe(document.querySelector(".console-bar"), {
+}
+
+new MutationObserver(stateChanged).observe(document.querySelector(".console-bar"), {
   attributes: true,
   childList: true,
   subtree: true,
-  attributeFilter: ["data-observed", "data-task"],
+  attributeFilter: ["data-observed", "data-task", "data-host", "data-rebooted", "data-says", "data-next"],
 });
 
-// --- the bar --------------------------------------------------------------------------------
-function applyScale() {
-  const fit = byId("scale").getAttribute("aria-pressed") === "true";
-  if (!rfb) return;
-  rfb.scaleViewport = fit;
-  rfb.clipViewport = !fit;
-  rfb.dragViewport = !fit && mode !== "control";
+// --- the two kinds --------------------------------------------------------------------------
+async function openSerial() {
+  if (serial) return serial;
+  const { Serial } = await import("./serial.js");
+  serial = new Serial(byId("terminal"), chosen, {
+    connected,
+    mode: (now) => {
+      say(words[now === "control" ? "control_given" : "handed_over"]);
+      mode = now;
+      enableControls();
+    },
+    leave: () => goToTools(),
+    escape: leaveConsole,
+    link: askToOpen,
+    skipped: (bytes) => say(words.skipped.replace("%s", `${Math.ceil(bytes / 1024)} KiB`)),
+    ended: () => {},
+    resized: showSize,
+    search: openSearch,
+    copied: copyQuietly,
+  });
+  showSize(serial.terminal.cols, serial.terminal.rows);
+  return serial;
 }
 
-byId("scale").addEventListener("click", (event) => {
-  const button = event.currentTarget;
-  const fit = button.getAttribute("aria-pressed") !== "true";
-  button.setAttribute("aria-pressed", String(fit));
-  localStorage.setItem("kvmweb-console-fit", fit ? "1" : "0");
-  applyScale();
-  rfb?.focus();
+function showKind() {
+  for (const tab of document.querySelectorAll(".console-kinds [role=tab]")) {
+    const on = tab.dataset.kind === kind;
+    tab.setAttribute("aria-selected", String(on));
+    tab.tabIndex = on ? 0 : -1;
+  }
+  byId("screen").hidden = kind !== "vnc";
+  byId("terminal").hidden = kind !== "serial";
+  for (const part of document.querySelectorAll("[data-of]")) part.hidden = part.dataset.of !== kind;
+  if (kind !== "serial") closeSearch();
+  document.documentElement.dataset.consoleKind = kind;
+}
+
+function choose(next) {
+  if (next === kind) return;
+  const before = view();
+  kind = next;
+  chosen.kind = next;
+  remember(settings.uuid, { kind });
+  final = false;
+  again = null;
+  before?.close();
+  showKind();
+  mode = "view";
+  enableControls();
+  reconnect();
+}
+
+document.querySelector(".console-kinds").addEventListener("click", (event) => {
+  const tab = event.target.closest("[role=tab]");
+  if (tab) choose(tab.dataset.kind);
 });
-if (localStorage.getItem("kvmweb-console-fit") === "0") byId("scale").setAttribute("aria-pressed", "false");
+document.querySelector(".console-kinds").addEventListener("keydown", (event) => {
+  if (!["ArrowLeft", "ArrowRight", "Home", "End"].includes(event.key)) return;
+  event.preventDefault();
+  choose(kind === "vnc" ? "serial" : "vnc");
+  document.querySelector(`.console-kinds [data-kind=${kind}]`).focus();
+});
+
+// --- ways out -------------------------------------------------------------------------------
+function goToTools() {
+  document.querySelector(".console-kinds [aria-selected=true]").focus();
+}
+
+// As Ctrl+] of "virsh console": back to the machine; the line is closed.
+function leaveConsole() {
+  const goal = byId("leave");
+  if (goal) {
+    goal.click();
+    return;
+  }
+  final = true;
+  view()?.close();
+  goToTools();
+}
+
+byId("other-place")?.addEventListener("click", () => {
+  remember(settings.uuid, { place: root.dataset.place === "window" ? "beside" : "window" });
+});
 
 byId("full-screen").addEventListener("click", async () => {
   if (document.fullscreenElement) await document.exitFullscreen();
-  else await document.documentElement.requestFullscreen();
-  rfb?.focus();
+  else await root.requestFullscreen();
+  view()?.focus();
 });
 
-byId("send-cad").addEventListener("click", () => {
-  rfb?.sendCtrlAltDel();
-  rfb?.focus();
-});
-byId("reconnect").addEventListener("click", reconnect);
-byId("notice-reconnect").addEventListener("click", reconnect);
-byId("notice-start").addEventListener("click", async () => {
-  notice(words.starting);
-  const answer = await post(settings.startUrl, "{}");
-  if (!answer.ok) notice(await errorText(answer), { start: true });
-});
-
-// --- keys -----------------------------------------------------------------------------------
-const pause = (ms) => new Promise((done) => setTimeout(done, ms));
-
-async function type(text) {
-  for (const key of [...text].map(keyOf)) {
-    if (!rfb) return;
-    if (key.shift) rfb.sendKey(0xffe1, "ShiftLeft", true);
-    rfb.sendKey(key.keysym, key.code);
-    if (key.shift) rfb.sendKey(0xffe1, "ShiftLeft", false);
-    await pause(TYPE_GAP_MS);
+// --- choices of the person ------------------------------------------------------------------
+function showChoices() {
+  for (const input of document.querySelectorAll("[data-set]")) {
+    const value = chosen[input.dataset.set];
+    if (input.type === "radio") input.checked = input.value === value;
+    else if (input.type === "checkbox") input.checked = Boolean(value);
+    else input.value = value;
   }
 }
 
-for (const button of byId("key-row").querySelectorAll("button")) {
-  button.addEventListener("click", () => {
-    const keysym = Number(button.dataset.keysym);
-    if (button.hasAttribute("aria-pressed")) {
-      const down = button.getAttribute("aria-pressed") !== "true";
-      button.setAttribute("aria-pressed", String(down));
-      rfb?.sendKey(keysym, button.dataset.code, down);
-    } else {
-      rfb?.sendKey(keysym, button.dataset.code);
-      releaseSticky();
-    }
-  });
+byId("view-menu").addEventListener("change", (event) => {
+  const input = event.target.closest("[data-set]");
+  if (!input) return;
+  const name = input.dataset.set;
+  chosen[name] = input.type === "checkbox" ? input.checked : input.value;
+  if (name === "only_look") {
+    reconnect();
+    return;
+  }
+  remember(settings.uuid, { [name]: chosen[name] });
+  view()?.apply();
+  if (name === "size" && chosen.size === "guest") screen.watchSize();
+});
+
+const DOES = {
+  screenshot: savePicture,
+  smaller: () => setFont(chosen.font - 1),
+  larger: () => setFont(chosen.font + 1),
+  clear: () => serial?.clear(),
+  "copy-all": () => copyQuietly(serial?.wholeText() ?? ""),
+};
+
+byId("view-menu").addEventListener("click", (event) => {
+  const button = event.target.closest("[data-do]");
+  if (button) DOES[button.dataset.do]();
+});
+
+function setFont(size) {
+  chosen.font = Math.min(FONT.most, Math.max(FONT.least, size));
+  remember(settings.uuid, { font: chosen.font });
+  serial?.apply();
+}
+
+async function savePicture() {
+  const blob = await screen.picture();
+  if (!blob) return;
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  const now = new Date().toISOString().slice(0, 19).replaceAll(":", "");
+  link.download = `${settings.name}-${now}.png`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  say(words.saved);
+}
+
+async function copyQuietly(text) {
+  if (!text) return;
+  say(siteWord((await copyText(text)) ? "copied" : "noCopy"));
+  view()?.focus();
+}
+
+byId("reconnect").addEventListener("click", () => reconnect());
+byId("notice-reconnect").addEventListener("click", () => reconnect());
+byId("notice").addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-next]");
+  if (!button) return;
+  notice(words.starting);
+  const answer = await post(`${settings.api}/${button.dataset.next}`, "{}");
+  if (!answer.ok) showToast({ text: await errorText(answer), tone: "bad" });
+  if (!answer.ok) waitForScreen();
+});
+
+// --- keys -----------------------------------------------------------------------------------
+byId("keys-menu").addEventListener("click", (event) => {
+  const button = event.target.closest("[data-keys]");
+  if (!button) return;
+  screen.press(button.dataset.keys.split(" "));
+  byId("keys-menu").hidePopover();
+  screen.focus();
+});
+
+const sticky = () => [...byId("key-row").querySelectorAll('[aria-pressed="true"]')];
+
+byId("key-row").addEventListener("click", (event) => {
+  const button = event.target.closest("[data-code]");
+  if (!button) return;
+  const { code } = button.dataset;
+  if (button.hasAttribute("aria-pressed")) {
+    const down = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", String(down));
+    if (kind === "vnc") screen.send(keysymOf(code), code, down);
+    return;
+  }
+  if (kind === "vnc") screen.press([code]);
+  else serial?.sendText((held("AltLeft") ? "\x1b" : "") + sequenceOf(code));
+  releaseSticky();
+});
+
+function held(code) {
+  return sticky().some((button) => button.dataset.code === code);
 }
 
 function releaseSticky() {
-  for (const button of byId("key-row").querySelectorAll('[aria-pressed="true"]')) {
+  for (const button of sticky()) {
     button.setAttribute("aria-pressed", "false");
-    rfb?.sendKey(Number(button.dataset.keysym), button.dataset.code, false);
+    const { code } = button.dataset;
+    if (kind === "vnc") screen.send(keysymOf(code), code, false);
   }
 }
 
@@ -215,36 +435,80 @@ byId("soft-keyboard").addEventListener("click", () => catcher.focus());
 catcher.addEventListener("input", async () => {
   const text = catcher.value;
   catcher.value = "";
-  await type(text);
+  if (kind === "serial") {
+    const first = text.toUpperCase().charCodeAt(0);
+    const control = held("ControlLeft") && first >= 64 && first < 96;
+    serial?.sendText((held("AltLeft") ? "\x1b" : "") + (control ? String.fromCharCode(first - 64) : text));
+  } else {
+    await paste.type(text);
+  }
   releaseSticky();
 });
 catcher.addEventListener("keydown", (event) => {
-  const key = { Backspace: 0xff08, Enter: 0xff0d, Tab: 0xff09, Escape: 0xff1b }[event.key];
-  if (!key) return;
+  if (!["Backspace", "Enter", "Tab", "Escape"].includes(event.key)) return;
   event.preventDefault();
-  rfb?.sendKey(key, event.key);
+  if (kind === "serial") serial?.sendText(sequenceOf(event.key));
+  else screen.press([event.key]);
 });
 
-// --- clipboard ------------------------------------------------------------------------------
-byId("open-clipboard").addEventListener("click", () => {
-  byId("clipboard-notice").textContent = "";
-  byId("clipboard").showModal();
+// --- the terminal's own tools ---------------------------------------------------------------
+function showSize(cols, rows) {
+  byId("terminal-size").textContent = `${cols} × ${rows}`;
+  byId("copy-stty").dataset.copy = `stty rows ${rows} cols ${cols}`;
+}
+
+function openSearch() {
+  byId("search-bar").hidden = false;
+  byId("open-search").setAttribute("aria-expanded", "true");
+  byId("search-text").focus();
+  byId("search-text").select();
+}
+
+function closeSearch() {
+  byId("search-bar").hidden = true;
+  byId("search-none").textContent = "";
+  byId("open-search").setAttribute("aria-expanded", "false");
+}
+
+function find(back) {
+  const text = byId("search-text").value;
+  if (!text || !serial) return;
+  byId("search-none").textContent = serial.find(text, back) ? "" : words.not_found;
+}
+
+byId("open-search").addEventListener("click", () => (byId("search-bar").hidden ? openSearch() : closeSearch()));
+byId("search-bar").addEventListener("submit", (event) => {
+  event.preventDefault();
+  find(true); // what was said last is looked at first
 });
-byId("clipboard").addEventListener("close", () => rfb?.focus());
-byId("clipboard-send").addEventListener("click", () => {
-  rfb?.clipboardPasteFrom(byId("clipboard-text").value);
-  byId("clipboard").close();
+byId("search-after").addEventListener("click", () => find(false));
+byId("search-bar").addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  closeSearch();
+  serial?.focus();
 });
-byId("clipboard-type").addEventListener("click", async () => {
-  const text = byId("clipboard-text").value;
-  const lacking = characters(text).filter((character) => !keyOf(character));
-  if (lacking.length) {
-    byId("clipboard-notice").textContent = words.lacking.replace("%s", lacking.join(" "));
+byId("search-close").addEventListener("click", () => {
+  closeSearch();
+  serial?.focus();
+});
+
+// An address that the guest wrote is shown in full before anything is opened.
+function askToOpen(text) {
+  let address;
+  try {
+    address = new URL(text);
+  } catch {
     return;
   }
-  byId("clipboard").close();
-  await type(text);
-});
+  if (!["http:", "https:"].includes(address.protocol)) return;
+  byId("open-link-address").textContent = address.href;
+  byId("open-link-go").href = address.href;
+  byId("open-link").showModal();
+}
 
+// --- begin ----------------------------------------------------------------------------------
+remember(settings.uuid, { place: root.dataset.place });
+showChoices();
+showKind();
 enableControls();
 connect();

@@ -17,7 +17,7 @@ function copyByHand(text) {
   return done;
 }
 
-async function copyText(text) {
+export async function copyText(text) {
   if (navigator.clipboard && window.isSecureContext) {
     try {
       await navigator.clipboard.writeText(text);

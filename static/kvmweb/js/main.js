@@ -8,4 +8,5 @@ import "./keys.js";
 import "./select.js";
 import "./times.js";
 import "./screens.js";
+import "./consoles.js";
 import "./live.js";
