@@ -15,6 +15,12 @@ from playwright.sync_api import BrowserContext, Route, WebSocketRoute
 WIDTH, HEIGHT = 640, 400
 QEMU_EXTENDED_KEYS = -258
 FIXED = {0: 20, 3: 10, 4: 8, 5: 6}
+# noVNC looks for a socket's methods in its class, Playwright's has them one class further up.
+FLATTEN = """
+const inherited = Object.getOwnPropertyDescriptors(Object.getPrototypeOf(WebSocket.prototype));
+delete inherited.constructor;
+Object.defineProperties(WebSocket.prototype, inherited);
+"""
 
 
 @dataclass
@@ -43,6 +49,7 @@ class Console:
         context.route("**/api/v1/vms/*/console", self._ticket)
         context.route_web_socket("**/ws/console/vnc", self._open_screen)
         context.route_web_socket("**/ws/console/serial", self._open_line)
+        context.add_init_script(FLATTEN)
 
     def _ticket(self, route: Route) -> None:
         wanted = json.loads(route.request.post_data or "{}")

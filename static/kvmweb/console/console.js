@@ -49,6 +49,7 @@ let attempts = 0;
 let timer = 0;
 let connecting = false;
 let final = false;
+let wantsFocus = false; // a click on a tab: who clicks there wants to type
 let again = null; // what to ask for when the connection that is being closed has ended
 let seen = { host: machine().host, rebooted: machine().rebooted };
 
@@ -106,11 +107,22 @@ function mark(state) {
 
 // --- the line -------------------------------------------------------------------------------
 async function ticket(wanted) {
-  const answer = await post(`${settings.api}/console`, JSON.stringify({ kind, ...wanted }));
+  let answer;
+  try {
+    answer = await post(`${settings.api}/console`, JSON.stringify({ kind, ...wanted }));
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
+    throw new Refusal(words.network, 0);
+  }
   if (answer.ok) return answer.json();
-  const error = new Error(await errorText(answer));
-  error.status = answer.status;
-  throw error;
+  throw new Refusal(await errorText(answer), answer.status);
+}
+
+class Refusal extends Error {
+  constructor(text, status) {
+    super(text);
+    this.status = status; // 0: the site did not answer
+  }
 }
 
 async function connect(wanted = chosen.only_look ? { mode: "view" } : {}) {
@@ -132,6 +144,7 @@ async function connect(wanted = chosen.only_look ? { mode: "view" } : {}) {
     socket.addEventListener("close", (event) => ended(ready, event.code));
     ready.attach(socket, given);
   } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
     failed(error);
   } finally {
     connecting = false;
@@ -143,7 +156,7 @@ function failed(error) {
   // The site knows before this page does that there is no screen: the state follows.
   if (error.status === 409 && !hasScreen()) waitForScreen();
   else if (error.status && error.status < 500 && error.status !== 429) notice(error.message, { reconnect: true });
-  else retry(error.status ? error.message : words.network);
+  else retry(error.message);
 }
 
 function connected() {
@@ -152,7 +165,8 @@ function connected() {
   enableControls();
   mark("connected");
   const at = document.activeElement;
-  if (!at || at === document.body || at.closest("#notice")) view().focus();
+  if (wantsFocus || !at || at === document.body || at.closest("#notice")) view().focus();
+  wantsFocus = false;
 }
 
 function ended(which, code) {
@@ -284,7 +298,10 @@ function choose(next) {
 
 document.querySelector(".console-kinds").addEventListener("click", (event) => {
   const tab = event.target.closest("[role=tab]");
-  if (tab) choose(tab.dataset.kind);
+  if (!tab) return;
+  wantsFocus = event.detail > 0;
+  if (tab.dataset.kind === kind) view()?.focus();
+  else choose(tab.dataset.kind);
 });
 document.querySelector(".console-kinds").addEventListener("keydown", (event) => {
   if (!["ArrowLeft", "ArrowRight", "Home", "End"].includes(event.key)) return;

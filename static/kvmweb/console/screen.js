@@ -39,6 +39,8 @@ export class Screen {
     canvas.tabIndex = 0;
     canvas.setAttribute("role", "application");
     canvas.setAttribute("aria-label", this.settings.label);
+    // noVNC lets go of what is held when the window loses the focus: here, when the screen does.
+    canvas.addEventListener("blur", () => window.dispatchEvent(new Event("blur")));
     this.rfb.addEventListener("connect", () => this.hooks.connected());
     this.rfb.addEventListener("clipboard", (event) => this.hooks.clipboard(event.detail.text));
   }

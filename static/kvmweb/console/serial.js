@@ -1,10 +1,11 @@
 // The serial side: xterm.js on a WebSocket. Binary frames are the line's bytes, text frames are JSON
 // (docs/contributor/contracts.md).
+import "./inline-styles.js";
 import { FitAddon } from "../../vendor/xterm-addon-fit-0.11.0/addon-fit.mjs";
 import { SearchAddon } from "../../vendor/xterm-addon-search-0.16.0/addon-search.mjs";
 import { WebLinksAddon } from "../../vendor/xterm-addon-web-links-0.12.0/addon-web-links.mjs";
 import { Terminal } from "../../vendor/xterm-6.0.0/lib/xterm.mjs";
-import { safeDocument } from "./safe-document.js";
+
 
 const SCROLLBACK = 10_000; // lines
 const ACK_BYTES = 65_536;
@@ -25,7 +26,6 @@ export const THEME = {
 export function makeTerminal(options = {}) {
   const terminal = new Terminal({
     allowProposedApi: true,
-    documentOverride: safeDocument(document),
     fontFamily: getComputedStyle(document.documentElement).getPropertyValue("--font-code") || "monospace",
     fontSize: 14,
     scrollback: SCROLLBACK,
