@@ -13,7 +13,7 @@ from accounts import policy
 from accounts.access import SignedInRequest, signed_in
 from accounts.policy import Action
 from vms import presentation, queries, screenshots
-from vms.consoles import page
+from vms.consoles import page, sharing
 
 # Shown until a worker has taken the first picture: nothing, in a screen's shape.
 NO_PICTURE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 10"/>'
@@ -38,8 +38,7 @@ def vm_screen(request: SignedInRequest, uuid: UUID) -> HttpResponse:
 @require_safe
 def vm_console(request: SignedInRequest, uuid: UUID) -> HttpResponse:
     user = request.user
-    vm = queries.one(user, uuid)
-    policy.require(user, Action.CONSOLE_VIEW, vm)
+    vm = sharing.machine(user, uuid)
     machine = presentation.machine(vm, user)
     context: dict[str, Any] = {"vm": vm, "machine": machine}
     if request.GET.get("part") == "state":

@@ -6,7 +6,6 @@ import { SearchAddon } from "../../vendor/xterm-addon-search-0.16.0/addon-search
 import { WebLinksAddon } from "../../vendor/xterm-addon-web-links-0.12.0/addon-web-links.mjs";
 import { Terminal } from "../../vendor/xterm-6.0.0/lib/xterm.mjs";
 
-
 const SCROLLBACK = 10_000; // lines
 const ACK_BYTES = 65_536;
 const ACK_MS = 100;
