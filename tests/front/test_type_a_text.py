@@ -38,6 +38,7 @@ def test_the_tables_are_what_xkb_says() -> None:
     """ASCII only: the rest differs a little between the versions of xkb-data."""
     loader = SourceFileLoader("keyboards", str(ROOT / "scripts/keyboards"))
     keyboards = ModuleType("keyboards")
+    keyboards.__file__ = loader.path
     loader.exec_module(keyboards)
     xkb = keyboards.Xkb()
     name, compared = "", 0
