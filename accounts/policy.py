@@ -158,7 +158,9 @@ class Door:
             case Action.SITE_ADMIN:
                 return person.is_admin
             case Action.IMAGE_USE:
-                return person.is_admin or (obj.published and obj.state == "ready")
+                return person.is_admin or (
+                    obj.state == "ready" and (obj.published or obj.team_id in self.roles())
+                )
             case Action.TEAM_SEE | Action.TEAM_CREATE_VM | Action.TEAM_MANAGE:
                 return action in _allowed(_TEAM, self.relation(obj))
             case Action.JOB_SEE | Action.JOB_CANCEL:

@@ -20,6 +20,7 @@ from vms.access_api import router as access_router
 from vms.api import router as vms_router
 from vms.consoles.api import router as consoles_router
 from vms.images.api import router as images_router
+from vms.machine_templates.api import router as templates_router
 from vms.snapshots.api import router as snapshots_router
 
 DESCRIPTION = """\
@@ -51,6 +52,7 @@ for _router in (
     consoles_router,
     images_router,
     snapshots_router,
+    templates_router,
     access_router,
 ):
     api.add_router("", _router)

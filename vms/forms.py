@@ -57,8 +57,10 @@ class CreateForm(forms.Form):
         self.person = user
         self.images = [
             image
-            for image in Image.objects.visible_to(user).filter(state=Image.State.READY)
-            if image.published or user.is_admin
+            for image in Image.objects.visible_to(user)
+            .filter(state=Image.State.READY)
+            .select_related("template")
+            if image.template is None or image.template.current_id == image.pk
         ]
         self.flavors = list(Flavor.objects.filter(published=True))
         self.ssh_keys = list(user.ssh_keys.all())

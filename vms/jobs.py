@@ -13,6 +13,8 @@ from vms import binning, deletion, discs, power
 from vms.cloning import lending
 from vms.cloning import requests as cloning
 from vms.cloning import steps as clone_steps
+from vms.machine_templates import services as machine_templates
+from vms.machine_templates import steps as template_steps
 from vms.models import VM
 from vms.provisioning import observing, outcome, steps
 from vms.snapshots import requests as snapshots
@@ -386,6 +388,26 @@ TAKE_BACK = JobKind(
 )
 
 
+MAKE_TEMPLATE = JobKind(
+    kind=machine_templates.KIND,
+    label=_("Make template"),
+    verb="templating",
+    steps=(
+        StepSpec(
+            key="copy",
+            label=_("Copying the disk"),
+            do=template_steps.copy,
+            undo=template_steps.drop,
+            slot="copy",
+            weight=8,
+        ),
+    ),
+    queue="bulk",
+    deadline=CREATE_DEADLINE,
+    on_success=template_steps.made,
+    on_failure=template_steps.not_made,
+)
+
 EJECT = JobKind(
     kind=discs.KIND,
     label=_("Eject the disc"),
@@ -398,5 +420,16 @@ EJECT = JobKind(
 
 
 def register() -> None:
-    for kind in (CREATE, CLONE, LEND, *POWER, DELETE, *SNAPSHOTS, BIN, TAKE_BACK, EJECT):
+    for kind in (
+        CREATE,
+        CLONE,
+        LEND,
+        *POWER,
+        DELETE,
+        *SNAPSHOTS,
+        BIN,
+        TAKE_BACK,
+        EJECT,
+        MAKE_TEMPLATE,
+    ):
         registry.register(kind)

@@ -82,6 +82,17 @@ messages.register(
         ),
         "vm.why.busy": _("Something else is being done with this machine. Wait until it is over."),
         "vm.why.binned": _("It lies in the recycle bin. Restore it first."),
+        "vm.why.template_on": _("A template is made of a machine that is off. Shut it down first."),
+        "vm.why.template_disks": _("A template is made of a machine with one qcow2 disk."),
+        "template.not_found": _("There is no such template, or it is not yours to see."),
+        "template.name": _("A template's name has 1 to %(limit)s characters."),
+        "template.name_taken": _(
+            "The team has a template “%(name)s” already. Choose another name, or add a version."
+        ),
+        "template.description": _("A description has at most 200 characters, in one line."),
+        "template.has_children": _(
+            "%(count)s machines stand on “%(name)s”: %(machines)s. Delete them first, or keep it."
+        ),
         "vm.no_disc": _("There is no disc in the drive of “%(name)s”."),
         "vm.bin.not_in": _("“%(name)s” does not lie in the recycle bin any more."),
         "vm.bin.name_taken": _(
@@ -216,6 +227,8 @@ messages.register(
         "timeline.snapshot.taken": _("Snapshot “%(name)s” was taken"),
         "timeline.snapshot.reverted": _("Went back to snapshot “%(name)s”"),
         "timeline.snapshot.deleted": _("Snapshot “%(name)s” was deleted"),
+        "timeline.template.asked": _("Asked: make template “%(name)s” of it"),
+        "timeline.template.made": _("Became template “%(name)s”"),
         "timeline.binned": _("Moved to the recycle bin"),
         "timeline.taken_back": _("Restored from the recycle bin"),
         "timeline.adopted": _("Taken in again from its host"),

@@ -36,11 +36,40 @@ class Flavor(models.Model):
         return self.name
 
 
+class Template(models.Model):
+    """A machine to make others from, in versions: each is an ``Image`` on the host where it was
+    made. ``current`` is the one that new machines get."""
+
+    name = models.CharField(max_length=48)
+    team = models.ForeignKey("accounts.Team", on_delete=models.PROTECT, related_name="templates")
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="templates"
+    )
+    description = models.CharField(max_length=200, blank=True)
+    public = models.BooleanField(default=False)  # for everybody, not only for its team
+    current = models.ForeignKey("Image", null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name", "id"]
+        constraints = [
+            models.UniqueConstraint(fields=["team", "name"], name="template_name_once_per_team")
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class ImageQuerySet(models.QuerySet["Image"]):
     def visible_to(self, user: User) -> ImageQuerySet:
         if user.is_admin:
             return self
-        return self.filter(published=True, state=Image.State.READY)
+        teams = user.memberships.values("team")
+        return self.filter(Q(published=True) | Q(team__in=teams), state=Image.State.READY)
+
+    def of_the_catalogue(self) -> ImageQuerySet:
+        """Without templates' versions, which have pages of their own."""
+        return self.filter(template__isnull=True)
 
 
 class Image(models.Model):
@@ -57,6 +86,7 @@ class Image(models.Model):
         URL = "url", _("Download")
         UPLOAD = "upload", _("Upload")
         BUILT = "built", _("Built here")
+        TEMPLATE = "template", _("Template")
 
     class Kind(models.TextChoices):
         DISK = "disk", _("Disk")
@@ -70,7 +100,13 @@ class Image(models.Model):
     arch = models.CharField(max_length=16, default="x86_64")
     description = models.CharField(max_length=200, blank=True)
     icon = models.CharField(max_length=32, blank=True)
-    source = models.CharField(max_length=6, choices=Source.choices)
+    source = models.CharField(max_length=8, choices=Source.choices)
+    # Of a template's version; one that has a team is for its members, published or not.
+    template = models.ForeignKey(
+        Template, null=True, on_delete=models.PROTECT, related_name="versions"
+    )
+    template_version = models.PositiveIntegerField(null=True)
+    team = models.ForeignKey("accounts.Team", null=True, on_delete=models.PROTECT)
     url = models.URLField(max_length=500, blank=True)
     checksum_algorithm = models.CharField(max_length=6, blank=True)  # sha256 | sha512
     checksum = models.CharField(max_length=128, blank=True)

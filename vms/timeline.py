@@ -25,6 +25,7 @@ _ICONS = {
     "job.succeeded": "circle-check",
     "edited": "pencil",
     "owner": "user-cog",
+    "template.made": "layers",
     "binned": "trash-2",
     "taken_back": "rotate-ccw",
     "console.opened": "monitor",

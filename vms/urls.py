@@ -14,6 +14,7 @@ from vms.views import (
     machines,
     recycle_bin,
     snapshots,
+    templates,
 )
 
 urlpatterns = [
@@ -25,6 +26,12 @@ urlpatterns = [
     path("machines/bulk/", machines.bulk, name="vm_bulk"),
     path("machines/new/", create.show, name="vm_create"),
     path("machines/new/preview/", create.preview, name="vm_create_preview"),
+    path("templates/", templates.show, name="template_list"),
+    path("templates/<int:template_id>/public/", templates.publish, name="template_public"),
+    path(
+        "templates/versions/<int:version_id>/<slug:word>/", templates.act, name="template_version"
+    ),
+    path("machines/<uuid:uuid>/template/", templates.make, name="vm_template"),
     path("machines/batches/<uuid:batch>/", batches.show, name="vm_batch"),
     path("machines/batches/<uuid:batch>/retry/", batches.retry, name="vm_batch_retry"),
     path("machines/bin/", recycle_bin.show, name="vm_bin"),

@@ -168,7 +168,7 @@ def list_images(
 ) -> dict[str, Any]:
     """The images that you may use; admins see all."""
     user = _identity(request).user
-    rows = Image.objects.visible_to(user)
+    rows = Image.objects.visible_to(user).of_the_catalogue()
     if state:
         rows = rows.filter(state=state)
     if q:

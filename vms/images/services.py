@@ -369,6 +369,10 @@ def forget(image: Image) -> bool:
         return False
     if VM.objects.alive().filter(iso=image).exists():
         return False
+    if image.template is not None:
+        from vms.machine_templates import services as templates
+
+        templates.forget(image)
     VM.objects.filter(iso=image).update(iso=None)
     VM.objects.filter(image=image).update(image=None)
     Disk.objects.filter(backing_image=image).update(backing_image=None)

@@ -27,7 +27,7 @@ _WRONG_INPUT = 422
 def image_list(request: SignedInRequest) -> HttpResponse:
     """The published images, as cards."""
     wanted = request.GET.get("q", "").strip()
-    rows = Image.objects.visible_to(request.user).filter(published=True, state=Image.State.READY)
+    rows = Image.objects.of_the_catalogue().filter(published=True, state=Image.State.READY)
     if wanted:
         rows = rows.filter(name__icontains=wanted)
     context = {"images": presentation.views(rows, request.user), "q": wanted}
@@ -37,7 +37,7 @@ def image_list(request: SignedInRequest) -> HttpResponse:
 @admin_only
 @require_safe
 def admin_image_list(request: SignedInRequest) -> HttpResponse:
-    context = {"images": presentation.views(Image.objects.all(), request.user)}
+    context = {"images": presentation.views(Image.objects.of_the_catalogue(), request.user)}
     return render_page(request, "images/admin_list.html", context, parts={"rows"})
 
 

@@ -114,6 +114,7 @@ def write(wanted: Wanted, *, idempotency_key: str | None, digest: str) -> tuple[
         return earlier  # a twin of this request was quicker
     if code := name_problem(wanted.team, wanted.name):
         raise Invalid("vm.invalid", fields={"name": code}, name=wanted.name, team=wanted.team.name)
+    _hold_image(wanted.image)
     vm = _insert(wanted)
     disk_format = "qcow2"
     is_linked = wanted.copy == VM.Copy.LINKED and wanted.image.kind == Image.Kind.DISK
@@ -186,6 +187,14 @@ def network_choices() -> list[tuple[str, str]]:
 
 
 # --- inside the transaction ----------------------------------------------------------------------
+
+
+def _hold_image(image: Image) -> None:
+    """Locked to the end of the transaction: it is not deleted between our look and our disk."""
+    row = Image.objects.select_for_update().filter(pk=image.pk).first()
+    if row is None or row.state != Image.State.READY:
+        fields = {"image": "vm.image_not_ready"}
+        raise Invalid("vm.invalid", fields=fields, field_params={"image": {"name": image.name}})
 
 
 def _insert(wanted: Wanted) -> VM:

@@ -45,6 +45,7 @@ def place(ctx: JobContext) -> None:
     vm = at_host.machine(ctx)
     if vm.host is None:  # placing sets it
         disk = _disk(vm)
+        copy = _only_copy(vm.image)
         placement.choose(
             vcpus=vm.vcpus,
             memory_mib=vm.memory_mib,
@@ -52,7 +53,10 @@ def place(ctx: JobContext) -> None:
             network=vm.nics.all()[0].network,
             image=vm.image,
             vm=vm,
+            only=copy.pool.host if copy else None,
         )
+        if copy is not None:
+            vm.disks.update(pool=copy.pool)  # beside what it stands on
     if vm.host is not None and ctx.job.host_id != vm.host.pk:
         ctx.set_host(vm.host)
 
@@ -132,7 +136,7 @@ def write_seed(ctx: JobContext) -> None:
             user_data=vm.user_data,
             macs=tuple(nic.mac for nic in vm.nics.all()),
             shell=seeds.shell_for(vm.image.os_id if vm.image else ""),
-            clone=vm.cloned_from_id is not None,
+            clone=vm.cloned_from_id is not None or _is_template(vm),
         )
     )
     # Before the volume is there: whatever happens next, somebody knows its name.
@@ -234,6 +238,21 @@ def delete_volume(at: Hypervisor, pool: str, volume: str) -> None:
 
 
 # --- inside --------------------------------------------------------------------------------------
+
+
+def _is_template(vm: VM) -> bool:
+    return vm.image is not None and vm.image.source == Image.Source.TEMPLATE
+
+
+def _only_copy(image: Image | None) -> ImageCopy | None:
+    """The one copy of a template's version, on whose host its machines are made."""
+    if image is None or image.source != Image.Source.TEMPLATE:
+        return None
+    copies = ImageCopy.objects.filter(image=image, state=ImageCopy.State.READY)
+    row = copies.select_related("pool__host").first()
+    if row is None:
+        raise DomainError("image.file_missing", name=image.name)
+    return row
 
 
 class _DiskWork:

@@ -82,6 +82,7 @@ def navigation(context: template.Context) -> Navigation:
         ("dashboard", _("Overview"), "layout-dashboard", "o"),
         ("vm_list", _("Machines"), "monitor", "m"),
         ("image_list", _("Images"), "disc", "i"),
+        ("template_list", _("Templates"), "layers", "t"),
         ("job_list", _("Activity"), "activity", "a"),
     ]
     admin = [
