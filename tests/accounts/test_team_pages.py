@@ -42,8 +42,8 @@ def test_everybody_sees_their_teams(
     assert "rivendell" not in browser(outsider).get("/teams/").content.decode()
     page = browser(viewer).get(f"/teams/{team.pk}/").content.decode()
     assert "teammate" in page
-    assert "Take in" not in page
-    assert "Take in" in browser(owner).get(f"/teams/{team.pk}/").content.decode()
+    assert "Add member" not in page
+    assert "Add member" in browser(owner).get(f"/teams/{team.pk}/").content.decode()
     assert browser(outsider).get(f"/teams/{team.pk}/").status_code == 404
 
 
