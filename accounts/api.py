@@ -8,12 +8,24 @@ from django.http import HttpRequest
 from ninja import Query, Router
 from ninja.responses import Status
 
-from accounts import invites, limits, notifications, policy, quotas, services, teams, tokens
+from accounts import (
+    audit_log,
+    invites,
+    limits,
+    notifications,
+    policy,
+    quotas,
+    services,
+    teams,
+    tokens,
+)
 from accounts.access import SignedInRequest
 from accounts.apiauth import Identity, Page, Paging, admin_auth, idempotent, paginate
 from accounts.errors import Invalid, NotFound
 from accounts.models import Membership, SSHKey, Team, User
 from accounts.schemas import (
+    AuditFilter,
+    AuditOut,
     InviteIn,
     InviteIssued,
     InviteOut,
@@ -341,6 +353,19 @@ def set_limits(request: ApiRequest, team_id: int, payload: Limits) -> dict[str, 
     team = _team(request.user, team_id)
     quotas.set_limits(actor=request.user, team=team, limits=payload.given())
     return _team_detail(team)
+
+
+# --- audit (admins) ------------------------------------------------------------------------------
+@router.get("/audit", response=Page[AuditOut], auth=admin_auth, tags=["audit"])
+def list_audit(
+    request: HttpRequest,  # noqa: ARG001
+    paging: Query[Paging],
+    wanted: Query[AuditFilter],
+) -> dict[str, Any]:
+    """The newest first. ``since`` and ``until`` are days, the last one included."""
+    query = audit_log.AuditQuery.from_params(wanted.model_dump())
+    page = paginate(query.rows(), paging)
+    return page | {"items": [audit_log.as_dict(row) for row in page["items"]]}
 
 
 # --- users (admins) -----------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.db import models
 from django.http import HttpRequest
 
+from accounts import chain
 from accounts.models import AuditEntry, User
 
 # Values under these keys never reach the record, whatever a caller passes.
@@ -47,7 +48,7 @@ def request_context(*, request_id: str, address: str) -> Iterator[Context]:
     finally:
         context.reset(token)
         for entry in current.refusals:
-            entry.save()
+            _save(entry)
 
 
 def record(
@@ -72,7 +73,7 @@ def record(
         team_id=team_id,
         target_name=target_name,
     )
-    entry.save()
+    _save(entry)
     return entry
 
 
@@ -83,9 +84,15 @@ def record_refusal(
     entry = _entry(actor=actor, verb="access.refused", target=target, after={"action": action})
     current = context.get()
     if current is None:
-        entry.save()
+        _save(entry)
     else:
         current.refusals.append(entry)
+
+
+def _save(entry: AuditEntry) -> None:
+    # The order counts: outside of a transaction the hook runs at once.
+    entry.save()
+    chain.seal_on_commit()
 
 
 def _entry(

@@ -570,12 +570,18 @@ class AuditEntry(models.Model):
     job_id = models.CharField(max_length=36, blank=True)
     before = models.JSONField(default=dict)
     after = models.JSONField(default=dict)
+    # Its place in the chain, given right after the commit: see accounts.chain.
+    seq = models.BigIntegerField(null=True, unique=True)
+    hash = models.CharField(max_length=64, blank=True)
 
     objects = AuditQuerySet.as_manager()
 
     class Meta:
         ordering = ["-id"]
-        indexes = [models.Index(fields=["target_type", "target_id"])]
+        indexes = [
+            models.Index(fields=["target_type", "target_id"]),
+            models.Index(fields=["id"], condition=Q(seq__isnull=True), name="audit_unsealed"),
+        ]
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         if self.pk is not None:
@@ -584,6 +590,16 @@ class AuditEntry(models.Model):
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:  # noqa: ARG002
         raise TypeError("the audit record is append-only")
+
+
+class AuditAnchor(models.Model):
+    """What the chain hangs on when its beginning was dropped: the last place and hash before."""
+
+    ONLY: ClassVar[int] = 1
+
+    seq = models.BigIntegerField(default=0)
+    hash = models.CharField(max_length=64, blank=True)
+    seal = models.CharField(max_length=64, blank=True)
 
 
 class IdempotentAnswer(models.Model):

@@ -385,6 +385,31 @@ class JoinIn(In):
     secret: str = Field(max_length=200, description="the last part of the link")
 
 
+class AuditFilter(In):
+    q: str = ""
+    who: str = ""
+    verb: str = Field("", description="one verb, or the part before its dot")
+    since: str = ""
+    until: str = ""
+
+
+class AuditOut(Schema):
+    seq: int | None = Field(description="its place in the chain; null for a moment after writing")
+    at: datetime
+    actor: str
+    verb: str
+    target_type: str
+    target_id: str
+    target_name: str
+    team_id: int | None
+    address: str
+    request_id: str
+    job_id: str
+    before: dict[str, Any]
+    after: dict[str, Any]
+    hash: str
+
+
 class UserOut(Schema):
     id: int
     username: str

@@ -9,7 +9,7 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from accounts import notifications, rounds
+from accounts import audit_log, chain, notifications, rounds
 from accounts.models import IdempotentAnswer
 
 IDEMPOTENCY_KEPT = timedelta(days=1)
@@ -17,10 +17,13 @@ IDEMPOTENCY_KEPT = timedelta(days=1)
 
 @shared_task(name="accounts.tidy", ignore_result=True)
 def tidy() -> None:
-    """Forget sessions that have ended and answers that nobody will ask for again."""
+    """Forget sessions that have ended, answers that nobody will ask for again, old news and the
+    audit record past its time; seal what a process that died has left."""
     import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
     IdempotentAnswer.objects.filter(created_at__lt=timezone.now() - IDEMPOTENCY_KEPT).delete()
     notifications.forget_old()
+    chain.seal()
+    audit_log.retire_old()
 
 
 @shared_task(name="accounts.mail", ignore_result=True)

@@ -3,7 +3,17 @@ from __future__ import annotations
 from django.urls import path
 
 from accounts import preferences
-from accounts.views import language, limits, notices, people, profile, requests, team_pages, teams
+from accounts.views import (
+    audit,
+    language,
+    limits,
+    notices,
+    people,
+    profile,
+    requests,
+    team_pages,
+    teams,
+)
 
 urlpatterns = [
     path("preferences/", preferences.change, name="preferences"),
@@ -21,6 +31,8 @@ urlpatterns = [
     path("notifications/", notices.index, name="notification_list"),
     path("notifications/read/", notices.read_all, name="notification_read_all"),
     path("notifications/<int:notification_id>/", notices.follow, name="notification_follow"),
+    path("admin/audit/", audit.index, name="audit"),
+    path("admin/audit/export/<slug:form>/", audit.export, name="audit_export"),
     path("admin/users/", people.index, name="user_list"),
     path("admin/users/new/", people.create, name="user_create"),
     path("admin/users/<int:user_id>/", people.detail, name="user_detail"),

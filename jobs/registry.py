@@ -95,5 +95,11 @@ def find(kind: str) -> JobKind | None:
     return _kinds.get(kind)
 
 
+def label_of(kind: str) -> str:
+    """What a person reads; nothing for what is no kind of job."""
+    found = find(kind)
+    return str(found.label) if found else ""
+
+
 def all_kinds() -> dict[str, JobKind]:
     return dict(_kinds)

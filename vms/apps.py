@@ -8,7 +8,7 @@ class VmsConfig(AppConfig):
     def ready(self) -> None:
         from accounts import handovers, policy
         from jobs import reconcile
-        from vms import jobs, messages, ownership  # noqa: F401 - messages registers the codes' texts
+        from vms import audit_words, jobs, messages, ownership  # noqa: F401 - importing registers the texts
         from vms.consoles import (  # sessions hears of revocations
             invites,
             recorder,

@@ -38,6 +38,8 @@ def _secret_key() -> str:
 
 
 SECRET_KEY = _secret_key()
+# Earlier keys, while sessions, second factors and the audit's chain made under them live on.
+SECRET_KEY_FALLBACKS = env.list("KVMWEB_SECRET_KEY_FALLBACKS", default=[])
 ALLOWED_HOSTS = env.list(
     "KVMWEB_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]", socket.gethostname()]
 )
@@ -237,6 +239,8 @@ SECURE_HSTS_SECONDS = 31536000 if HTTPS else 0
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 X_FRAME_OPTIONS = "SAMEORIGIN"
 
+# Days that the audit record is kept; 0 is for ever.
+AUDIT_DAYS = env.int("KVMWEB_AUDIT_DAYS", default=0)
 CSRF_FAILURE_VIEW = "kvmweb.error_pages.csrf_failure"
 # Requests that one API token may make in a minute; 0 is without limit.
 API_RATE_PER_MINUTE = env.int("KVMWEB_API_RATE_PER_MINUTE", default=3000)

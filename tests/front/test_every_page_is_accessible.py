@@ -70,6 +70,8 @@ PAGES = (
     "/admin/teams/",
     "/admin/teams/{team}/",
     "/admin/limits/",
+    "/admin/audit/",
+    "/admin/audit/?who=nobody-like-this",
     "/no-such-page/",
 )
 # Text nodes, and what is only read aloud or shown on hover. Code and names are nobody's language.

@@ -91,6 +91,7 @@ def navigation(context: template.Context) -> Navigation:
         ("flavor_list", _("Sizes"), "layers", ""),
         ("user_list", _("People"), "users", "u"),
         ("request_list", _("Requests"), "inbox", "r"),
+        ("audit", _("Audit record"), "scan-eye", ""),
     ]
     is_admin = isinstance(user, User) and user.is_admin
     return Navigation(main=_existing(main, path), admin=_existing(admin, path) if is_admin else [])

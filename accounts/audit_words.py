@@ -1,0 +1,69 @@
+"""What the audit's verbs are called, in the reader's language.
+
+Other apps register theirs (``register``), or a function for verbs that follow from something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from django.utils.translation import gettext_lazy as _
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrPromise
+
+Words = Mapping[str, "str | _StrPromise"]
+_words: dict[str, str | _StrPromise] = {}
+_finders: list[Callable[[str], str]] = []
+
+
+def register(words: Words) -> None:
+    _words.update(words)
+
+
+def register_finder(finder: Callable[[str], str]) -> None:
+    """Asked for verbs that nobody registered; answers ``""`` when it does not know either."""
+    if finder not in _finders:
+        _finders.append(finder)
+
+
+def of(verb: str) -> str:
+    """The verb in words; the verb itself where nobody knows words for it."""
+    if verb in _words:
+        return str(_words[verb])
+    return next((word for finder in _finders if (word := finder(verb))), verb)
+
+
+register(
+    {
+        "access.refused": _("Was refused"),
+        "audit.export": _("Exported the audit record"),
+        "audit.retire": _("Dropped audit entries past their time"),
+        "quota.set_limit": _("Set a limit"),
+        "sshkey.add": _("Added an SSH key"),
+        "sshkey.remove": _("Removed an SSH key"),
+        "team.create": _("Made a team"),
+        "team.invite": _("Invited into a team"),
+        "team.join": _("Joined a team"),
+        "team.remove_member": _("Removed from a team"),
+        "team.rename": _("Renamed a team"),
+        "team.revoke_invite": _("Revoked an invitation"),
+        "team.set_member": _("Set a member's role"),
+        "token.issue": _("Made an API token"),
+        "token.revoke": _("Revoked an API token"),
+        "user.change_password": _("Changed their password"),
+        "user.create": _("Made an account"),
+        "user.deactivate": _("Deactivated a person"),
+        "user.reactivate": _("Reactivated a person"),
+        "user.reset_password": _("Gave a new password"),
+        "user.set_admin": _("Changed who is an admin"),
+        "user.set_name": _("Changed their name"),
+        "user.sign_in": _("Signed in"),
+        "user.sign_in_failed": _("Failed to sign in"),
+        "user.sign_out": _("Signed out"),
+        "user.sign_up": _("Signed up"),
+        "vm.share": _("Shared a machine"),
+        "vm.unshare": _("Ended a share"),
+    }
+)

@@ -1,0 +1,41 @@
+"""What the audit's verbs about hosts, images, machines and consoles are called."""
+
+from __future__ import annotations
+
+from django.utils.translation import gettext_lazy as _
+
+from accounts import audit_words
+
+audit_words.register(
+    {
+        "console.close": _("Closed a console"),
+        "console.invite": _("Invited to a console"),
+        "console.invite_revoke": _("Revoked an invitation to a console"),
+        "console.join": _("Joined a console by invitation"),
+        "console.open": _("Opened a console"),
+        "flavor.add": _("Added a size"),
+        "flavor.delete": _("Deleted a size"),
+        "flavor.edit": _("Changed a size"),
+        "host.add": _("Added a host"),
+        "host.edit": _("Changed how a host is reached"),
+        "host.limits": _("Changed what a host may carry"),
+        "host.mode": _("Changed what a host takes"),
+        "host.remove": _("Removed a host"),
+        "image.add": _("Added an image"),
+        "image.edit": _("Changed an image"),
+        "image.publish": _("Published an image"),
+        "image.restore": _("Brought an image back"),
+        "image.retire": _("Retired an image"),
+        "image.unpublish": _("Took an image back from people"),
+        "image.upload_cancel": _("Cancelled an upload"),
+        "quota.recount": _("Corrected what a machine counts"),
+        "vm.adopt": _("Took a machine over that had no row"),
+        "vm.change_owner": _("Changed a machine's owner"),
+        "vm.decline": _("Declined a machine"),
+        "vm.edit": _("Changed a machine"),
+        "vm.offer": _("Offered a machine"),
+        "vm.take_over": _("Found a machine on another host"),
+        "vm.transfer": _("Gave a machine to another owner or team"),
+        "vm.withdraw_offer": _("Withdrew the offer of a machine"),
+    }
+)
