@@ -79,6 +79,10 @@ messages.register(
             "The host does not know this machine any more. An admin finds out more under the "
             "reference %(ref)s."
         ),
+        "virt.guest_keeps_device": _(
+            "The guest uses the device and does not let go of it. Unmount the disk or take the "
+            "card down inside, or shut the machine down first."
+        ),
         "virt.no_such_snapshot": _(
             "The host does not know this snapshot any more. Somebody may have removed it by hand."
         ),

@@ -19,6 +19,7 @@ from kvmweb import __version__, problems
 from vms.access_api import router as access_router
 from vms.api import router as vms_router
 from vms.consoles.api import router as consoles_router
+from vms.hardware.api import router as hardware_router
 from vms.images.api import router as images_router
 from vms.machine_templates.api import router as templates_router
 from vms.snapshots.api import router as snapshots_router
@@ -54,6 +55,7 @@ for _router in (
     snapshots_router,
     templates_router,
     access_router,
+    hardware_router,
 ):
     api.add_router("", _router)
 

@@ -29,7 +29,19 @@ from vms.provisioning.validation import Problems
 
 router = Router(tags=["machines"], auth=user_auth)
 
-POWER_VERBS = ("start", "shutdown", "force-off", "reboot", "reset", "suspend", "resume")
+POWER_VERBS = (
+    "start",
+    "start-paused",
+    "shutdown",
+    "force-off",
+    "reboot",
+    "reset",
+    "suspend",
+    "resume",
+    "save",
+    "discard-saved",
+    "nmi",
+)
 Whole = Annotated[int, Field(strict=True)]  # JSON's true is no number, and neither is "2"
 IdOrName = Whole | str
 M = TypeVar("M", bound=Model)
@@ -88,6 +100,12 @@ class RestoreIn(Schema):
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field("", description="where its own was taken meanwhile")
+
+
+class KeysIn(Schema):
+    model_config = ConfigDict(extra="forbid")
+
+    keys: list[str]
 
 
 class EditIn(Schema):
@@ -370,6 +388,14 @@ for _word in POWER_VERBS:
         operation_id=f"vm_{_word.replace('-', '_')}",
         by_alias=True,
     )
+
+
+@router.post("/vms/{uuid}/keys", response={202: Accepted}, summary="Press keys", by_alias=True)
+def send_keys(request: HttpRequest, uuid: str, wanted: KeysIn) -> tuple[int, dict[str, Any]]:
+    """By name: ``["ctrl", "alt", "delete"]``."""
+    user = _identity(request).user
+    vm = queries.one(user, uuid)
+    return 202, _accepted(request, vm, lifecycle.send_keys(vm, wanted.keys, actor=user))
 
 
 @router.get("/vms/{uuid}/timeline", response=Page[EventOut], summary="What happened to it")

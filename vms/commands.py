@@ -18,7 +18,7 @@ from vms import seeds
 from vms.state import ON
 
 if TYPE_CHECKING:
-    from vms.models import VM, Image
+    from vms.models import VM, Disk, Image
 
 POOL_PATH = "/var/lib/libvirt/images"  # libvirt's default pool
 URI = "qemu:///system"
@@ -29,6 +29,10 @@ GENERIC_OS = "linux2020"
 
 _VERBS = {
     "start": "start",
+    "start_paused": "start --paused",
+    "save": "managedsave",
+    "discard_saved": "managedsave-remove",
+    "nmi": "inject-nmi",
     "shutdown": "shutdown",
     "force_off": "destroy",
     "reboot": "reboot",
@@ -133,7 +137,7 @@ def show_verb(vm: VM, verb: str) -> list[str]:
         ]
     if verb not in _VERBS:
         return []
-    return [_join([*virsh, _VERBS[verb]], domain)]
+    return [_join([*virsh, *_VERBS[verb].split()], domain)]
 
 
 def show_clone(
@@ -153,7 +157,7 @@ def show_clone(
         lines.append(shlex.join([*convert, f"{pool}/{first.volume}", disk]))
         clone.append("--preserve-data")
     lines.append(shlex.join(clone))
-    if vm.image is None or vm.image.has_cloud_init:
+    if vm.image is not None and vm.image.has_cloud_init:
         seed = f"{pool}/{name}-seed.iso"
         about = seeds.Seed(
             instance_id=name,
@@ -199,6 +203,62 @@ def _snapshot_of_running_disks(vm: VM, name: str) -> list[str]:
         quoted = shlex.quote(json.dumps(take)).replace("@NODE@", "'$node'")
         lines.append(f"{monitor} {quoted}")
     return lines
+
+
+def show_setting(
+    vm: VM,
+    word: str,
+    *,
+    vcpus: int = 0,
+    memory_mib: int = 0,
+    disk: Disk | None = None,
+    target: str = "",
+    mac: str = "",
+    network: str = "default",
+) -> list[str]:
+    """The dialogs of the tab Hardware, by their names (``size``, ``disk-add``...)."""
+    runs = vm.observed in ON
+    scope = "--live --config" if runs else "--config"
+
+    def virsh(command: str, *words: str, flags: str = "") -> str:
+        line = shlex.join(["virsh", "-c", URI, command, vm.domain_name, *words])
+        return f"{line} {flags}".rstrip()
+
+    first = next(iter(vm.disks.all()), None)
+    folder = first.pool.path if first and first.pool else POOL_PATH
+    match word:
+        case "size":
+            kib = f"{memory_mib}MiB"
+            return [
+                virsh("setvcpus", str(vcpus), flags="--maximum --config"),
+                virsh("setvcpus", str(vcpus), flags="--config"),
+                virsh("setmaxmem", kib, flags="--config"),
+                virsh("setmem", kib, flags="--config"),
+            ]
+        case "disk-add":
+            file = f"{folder}/kvmweb-{vm.uuid}-{target}.qcow2"
+            return [
+                shlex.join(["qemu-img", "create", "-f", "qcow2", file, "10G"]),
+                virsh("attach-disk", file, target, flags=f"--subdriver qcow2 {scope}"),
+            ]
+        case "disk-grow" if disk is not None:
+            file, size = f"{folder}/{disk.volume}", f"{disk.size_gib + 1}G"
+            if runs:
+                return [virsh("blockresize", disk.target, size)]
+            return [shlex.join(["qemu-img", "resize", "-f", "qcow2", file, size])]
+        case "disk-remove" if disk is not None:
+            return [
+                virsh("detach-disk", disk.target, flags=scope),
+                shlex.join(["rm", f"{folder}/{disk.volume}"]),
+            ]
+        case "nic-add":
+            return [virsh("attach-interface", "network", network, flags=f"--model virtio {scope}")]
+        case "nic-remove":
+            return [virsh("detach-interface", "network", "--mac", mac, flags=scope)]
+        case "boot":
+            edit = ["virt-xml", "-c", URI, vm.domain_name, "--edit", "target=vda"]
+            return [shlex.join([*edit, "--disk", "boot.order=1"])]
+    return []
 
 
 def show_console(vm: VM) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.utils.translation import gettext_lazy as _
 
@@ -13,6 +13,8 @@ from vms import binning, deletion, discs, power
 from vms.cloning import lending
 from vms.cloning import requests as cloning
 from vms.cloning import steps as clone_steps
+from vms.hardware import requests as hardware
+from vms.hardware import steps as hardware_steps
 from vms.machine_templates import services as machine_templates
 from vms.machine_templates import steps as template_steps
 from vms.models import VM
@@ -221,7 +223,7 @@ def _power(kind: str, *, verb: str, label: _StrPromise, steps: tuple[StepSpec, .
     )
 
 
-POWER = (
+POWER: tuple[JobKind, ...] = (
     _power(
         "vm.start",
         verb="starting",
@@ -284,6 +286,39 @@ POWER = (
             StepSpec(key="resume", label=_("Resuming"), do=power.resume),
             *_watch_first_boot(),
         ),
+    ),
+)
+
+POWER += (
+    _power(
+        "vm.start_paused",
+        verb="starting",
+        label=_("Start suspended"),
+        steps=(StepSpec(key="start", label=_("Starting"), do=power.start_paused),),
+    ),
+    _power(
+        "vm.save",
+        verb="saving",
+        label=_("Save"),
+        steps=(StepSpec(key="save", label=_("Writing its memory to disk"), do=power.save),),
+    ),
+    _power(
+        "vm.discard_saved",
+        verb="changing",
+        label=_("Discard saved memory"),
+        steps=(StepSpec(key="discard", label=_("Deleting what was kept"), do=power.discard_saved),),
+    ),
+    _power(
+        "vm.nmi",
+        verb="changing",
+        label=_("Send NMI"),
+        steps=(StepSpec(key="nmi", label=_("Interrupting the processor"), do=power.inject_nmi),),
+    ),
+    _power(
+        "vm.send_keys",
+        verb="changing",
+        label=_("Send keys"),
+        steps=(StepSpec(key="keys", label=_("Pressing the keys"), do=power.send_keys),),
     ),
 )
 
@@ -419,6 +454,123 @@ EJECT = JobKind(
 )
 
 
+def _settings(
+    kind: str, *, label: _StrPromise, steps: tuple[StepSpec, ...], **ends: Any
+) -> JobKind:
+    outcomes = {"on_success": hardware_steps.succeeded, "on_failure": hardware_steps.failed}
+    return JobKind(
+        kind=kind,
+        label=label,
+        verb="changing",
+        steps=steps,
+        deadline=POWER_DEADLINE,
+        **(outcomes | ends),
+    )
+
+
+HARDWARE = (
+    _settings(
+        hardware.RESIZE,
+        label=_("Change size"),
+        steps=(StepSpec(key="resize", label=_("Changing the size"), do=hardware_steps.resize),),
+    ),
+    _settings(
+        hardware.BOOT,
+        label=_("Change boot order"),
+        steps=(
+            StepSpec(
+                key="order", label=_("Changing the definition"), do=hardware_steps.set_boot_order
+            ),
+        ),
+    ),
+    _settings(
+        hardware.AUTOSTART,
+        label=_("Change autostart"),
+        steps=(
+            StepSpec(
+                key="autostart",
+                label=_("Changing the definition"),
+                do=hardware_steps.set_autostart,
+            ),
+        ),
+    ),
+    _settings(
+        hardware.DISK_ADD,
+        label=_("Add disk"),
+        steps=(
+            StepSpec(
+                key="disk",
+                label=_("Making the disk"),
+                do=hardware_steps.make_volume,
+                undo=hardware_steps.drop_volume,
+            ),
+            StepSpec(
+                key="plug",
+                label=_("Plugging it in"),
+                do=hardware_steps.plug_disk,
+                undo=hardware_steps.unplug_disk,
+            ),
+        ),
+        on_failure=hardware_steps.disk_added_not,
+    ),
+    _settings(
+        hardware.DISK_GROW,
+        label=_("Grow disk"),
+        steps=(StepSpec(key="grow", label=_("Growing the disk"), do=hardware_steps.grow_disk),),
+        on_success=hardware_steps.disk_grown,
+    ),
+    _settings(
+        hardware.DISK_REMOVE,
+        label=_("Remove disk"),
+        steps=(
+            StepSpec(key="unplug", label=_("Unplugging it"), do=hardware_steps.unplug_disk),
+            StepSpec(key="disk", label=_("Deleting the disk"), do=hardware_steps.drop_volume),
+        ),
+        cancellable=False,
+        on_success=hardware_steps.disk_removed,
+    ),
+    _settings(
+        hardware.NIC_ADD,
+        label=_("Add network card"),
+        steps=(
+            StepSpec(
+                key="plug",
+                label=_("Plugging it in"),
+                do=hardware_steps.plug_nic,
+                undo=hardware_steps.unplug_nic,
+            ),
+        ),
+        on_failure=hardware_steps.nic_added_not,
+    ),
+    _settings(
+        hardware.NIC_CHANGE,
+        label=_("Change network card"),
+        steps=(StepSpec(key="change", label=_("Changing the card"), do=hardware_steps.change_nic),),
+    ),
+    _settings(
+        hardware.NIC_REMOVE,
+        label=_("Remove network card"),
+        steps=(StepSpec(key="unplug", label=_("Unplugging it"), do=hardware_steps.unplug_nic),),
+        cancellable=False,
+        on_success=hardware_steps.nic_removed,
+    ),
+    _settings(
+        hardware.RESTART,
+        label=_("Shut down and restart"),
+        steps=(
+            StepSpec(key="ask", label=_("Pressing the power button"), do=power.ask_to_shut_down),
+            StepSpec(
+                key="off",
+                label=_("Waiting for the guest to stop"),
+                do=hardware_steps.wait_until_off,
+                weight=4,
+            ),
+            StepSpec(key="start", label=_("Starting"), do=power.start),
+        ),
+    ),
+)
+
+
 def register() -> None:
     for kind in (
         CREATE,
@@ -431,5 +583,6 @@ def register() -> None:
         TAKE_BACK,
         EJECT,
         MAKE_TEMPLATE,
+        *HARDWARE,
     ):
         registry.register(kind)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from accounts import audit, policy, quotas
 from accounts.errors import Conflict, DomainError
 from accounts.policy import Action
 from jobs import services as job_services
-from vms import state, timeline
+from vms import keys, state, timeline
 from vms.models import VM
 from vms.state import ON, RUNNING_RESOURCES, running_ask
 from vms.verbs import VERBS, Situation, Verb, why_not
@@ -26,6 +26,8 @@ __all__ = ["VERBS", "BulkResult", "allowed_verbs", "bulk_counts", "request", "re
 # What the person wants it to be from now on; a verb that is not named changes nothing.
 _DESIRED = {
     Verb.START: VM.Desired.RUNNING,
+    Verb.START_PAUSED: VM.Desired.RUNNING,
+    Verb.SAVE: VM.Desired.STOPPED,
     Verb.RESUME: VM.Desired.RUNNING,
     Verb.SHUTDOWN: VM.Desired.STOPPED,
     Verb.FORCE_OFF: VM.Desired.STOPPED,
@@ -80,6 +82,24 @@ def request(
         if wanted is Verb.DELETE:
             _check_confirmed(row, confirm_name, force)
         return _write(row, wanted, actor, purge=purge or not _can_come_back(row))
+
+
+def send_keys(vm: VM, names: Sequence[str], *, actor: User) -> Job:
+    """Press these keys together, as on its keyboard. Raises as ``request``, and Invalid."""
+    policy.require(actor, Action.CONSOLE_CONTROL, vm)
+    keys.codes(names)
+    with transaction.atomic():
+        row = VM.objects.alive().select_for_update().filter(pk=vm.pk).first()
+        if row is None:
+            raise Conflict("vm.why.deleted", name=vm.name)
+        if code := why_not(Situation.of(row, active_job(row)), Verb.NMI):  # as for any sign to it
+            raise Conflict(code, name=row.name, host=row.host.name if row.host else "")
+        kind, params = "vm.send_keys", {"keys": list(names)}
+        job = job_services.enqueue(kind, actor=actor, vm=row, target_name=row.name, params=params)
+        audit.record(actor, kind, row, after=params, job=job, team_id=row.team_id)
+        timeline.record(row, "asked", actor=actor, job=job, task=kind)
+        state.announce(row)
+    return job
 
 
 def request_many(
@@ -144,7 +164,7 @@ def _can_come_back(vm: VM) -> bool:
 
 
 def _write(vm: VM, verb: Verb, actor: User, *, purge: bool) -> Job:
-    if verb is Verb.START:
+    if verb in (Verb.START, Verb.START_PAUSED):
         # What an earlier start may have left; a machine is counted once.
         quotas.release(vm, RUNNING_RESOURCES)
         quotas.allocate(vm, running_ask(vm.vcpus, vm.memory_mib))

@@ -121,6 +121,12 @@ messages.register(
             "the host."
         ),
         "vm.why.unknown": _("Its state is not known yet."),
+        "vm.why.not_saved": _("Its memory is not saved."),
+        "vm.why.saved": _(
+            "Its memory is saved, and would not fit what you change. Restore it, or discard what "
+            "is saved."
+        ),
+        "keys.unknown": _("Name 1 to %(limit)s keys that a keyboard has."),
         "vm.why.first_boot": _("Its first boot is not over. Start it, and wait until it is."),
         "vm.why.snapshot_uefi": _(
             "It starts by UEFI, whose settings a snapshot cannot hold. Clone it instead."
@@ -137,6 +143,31 @@ messages.register(
         ),
         "vm.clone_not_linked": _(
             "Its disk stands on no image that a clone could share. Make a full copy."
+        ),
+        "vm.why.has_snapshots": _(
+            "It has snapshots, which hold its disks as they were. Delete them first."
+        ),
+        # Settings.
+        "hardware.disk_unknown": _("The machine has no such disk."),
+        "hardware.nic_unknown": _("The machine has no such network card."),
+        "hardware.boot_unknown": _(
+            "Name at least one disk or network card of the machine, each once."
+        ),
+        "hardware.first_disk": _("The first disk holds its system and stays. Delete the machine."),
+        "hardware.disks_many": _("A machine has at most %(limit)s disks. Remove one first."),
+        "hardware.nics_many": _("A machine has at most %(limit)s network cards. Remove one first."),
+        "hardware.disk_size": _(
+            "The disk can have %(minimum)s to %(maximum)s GiB: a disk only ever grows."
+        ),
+        "hardware.pool_full": _(
+            "The storage of its host has %(free_gib)s GiB left for disks. Choose less, or ask an "
+            "admin."
+        ),
+        "hardware.host_memory": _(
+            "Host %(host)s has %(free_mib)s MiB of memory left. Choose less, or stop a machine."
+        ),
+        "hardware.host_vcpus": _(
+            "Host %(host)s has %(free)s vCPUs left. Choose fewer, or stop a machine."
         ),
         # Snapshots.
         "snapshot.not_found": _("There is no such snapshot of this machine."),
@@ -231,6 +262,9 @@ messages.register(
         "timeline.template.made": _("Became template “%(name)s”"),
         "timeline.binned": _("Moved to the recycle bin"),
         "timeline.taken_back": _("Restored from the recycle bin"),
+        "timeline.hardware.in_force": _(
+            "From this start on: %(vcpus)s vCPU, %(memory_mib)s MiB of memory"
+        ),
         "timeline.adopted": _("Taken in again from its host"),
     }
 )

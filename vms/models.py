@@ -274,6 +274,10 @@ class VM(models.Model):
         "self", null=True, on_delete=models.SET_NULL, related_name="clones"
     )
     firmware = models.CharField(max_length=8, default="bios")
+    # What waits for the next start: {"vcpus", "memory_mib", "boot_order"}.
+    pending = models.JSONField(default=dict)
+    boot_order = models.JSONField(default=list)  # targets and MACs; empty: as it was made
+    autostart = models.BooleanField(default=False)  # with its host
     description = models.CharField(max_length=500, blank=True)
 
     hostname = models.CharField(max_length=63)
@@ -288,6 +292,7 @@ class VM(models.Model):
     observed = models.CharField(max_length=7, choices=Observed.choices, default=Observed.UNKNOWN)
     observed_reason = models.CharField(max_length=32, blank=True)  # libvirt's word
     observed_at = models.DateTimeField(null=True)
+    saved = models.BooleanField(default=False)  # off, with its memory kept by libvirt
     missing_count = models.PositiveSmallIntegerField(default=0)
     fault_code = models.CharField(max_length=48, blank=True)
     fault_params = models.JSONField(default=dict)
@@ -390,6 +395,7 @@ class Nic(models.Model):
     mac = models.CharField(max_length=17, unique=True)
     network = models.CharField(max_length=64)  # by name: it stays true across hosts
     model = models.CharField(max_length=16, default="virtio")
+    link_up = models.BooleanField(default=True)  # False: its cable is out
     addresses = models.JSONField(default=list)  # ["192.168.122.14"], newest knowledge
     addresses_at = models.DateTimeField(null=True)
 

@@ -17,7 +17,7 @@ from hosts.virt.errors import WrongState
 from hosts.virt.spec import DomainState
 from jobs.models import Job
 from jobs.registry import Park
-from vms import at_host, state, timeline
+from vms import at_host, keys, state, timeline
 from vms.models import VM
 from vms.provisioning.outcome import warn
 from vms.provisioning.steps import power_on, switch_off
@@ -35,6 +35,46 @@ def start(ctx: JobContext) -> None:
     vm = at_host.machine(ctx)
     power_on(at_host.hypervisor(vm), vm)
     quotas.activate(vm, RUNNING_RESOURCES)
+
+
+def start_paused(ctx: JobContext) -> None:
+    """QEMU is there, its processors stand still: *Resume* lets the guest begin."""
+    vm = at_host.machine(ctx)
+    at = at_host.hypervisor(vm)
+    try:
+        at.start(vm.uuid, paused=True)
+    except WrongState:
+        if not at_host.is_on(vm):
+            raise
+    at_host.look(vm)
+    quotas.activate(vm, RUNNING_RESOURCES)
+
+
+def save(ctx: JobContext) -> None:
+    vm = at_host.machine(ctx)
+    try:
+        at_host.hypervisor(vm).save(vm.uuid, lambda _done, _all: ctx.checkpoint())
+    except WrongState:
+        facts = at_host.look(vm)
+        if facts is None or not facts.saved:
+            raise
+    at_host.look(vm)
+
+
+def discard_saved(ctx: JobContext) -> None:
+    vm = at_host.machine(ctx)
+    at_host.hypervisor(vm).discard_saved(vm.uuid)
+    at_host.look(vm)
+
+
+def inject_nmi(ctx: JobContext) -> None:
+    vm = at_host.machine(ctx)
+    at_host.hypervisor(vm).inject_nmi(vm.uuid)
+
+
+def send_keys(ctx: JobContext) -> None:
+    vm = at_host.machine(ctx)
+    at_host.hypervisor(vm).send_keys(vm.uuid, keys.codes(ctx.params["keys"]))
 
 
 def ask_to_shut_down(ctx: JobContext) -> None:

@@ -169,9 +169,11 @@ _WORKING = {
     "forcing_off": gettext_lazy("Switching off"),
     "rebooting": gettext_lazy("Restarting"),
     "resetting": gettext_lazy("Resetting"),
+    "saving": gettext_lazy("Saving"),
     "suspending": gettext_lazy("Suspending"),
     "resuming": gettext_lazy("Resuming"),
     "deleting": gettext_lazy("Deleting"),
+    "changing": gettext_lazy("Changing"),
     "cloning": gettext_lazy("Cloning"),
     "lent": gettext_lazy("Being cloned"),
     "taking_snapshot": gettext_lazy("Taking a snapshot"),
@@ -201,6 +203,14 @@ def state(vm: VM, active: Job | None) -> StateView:
             detail=host_down,
         )
     detail = ""
+    if vm.saved and vm.observed == VM.Observed.SHUTOFF:
+        return StateView(
+            key=vm.observed,
+            word=_("Saved"),
+            icon="hard-drive-download",
+            css=css,
+            detail=_("It is off; its memory is kept, and a start goes on from there."),
+        )
     if vm.observed == VM.Observed.MISSING:
         detail = _("Its host answers, but does not know this machine any more.")
     return StateView(
@@ -352,6 +362,10 @@ def _to_come(step: StepSpec) -> StepView:
 
 _LABELS = {
     Verb.START: (gettext_lazy("Start"), "play"),
+    Verb.START_PAUSED: (gettext_lazy("Start suspended"), "circle-pause"),
+    Verb.SAVE: (gettext_lazy("Save"), "hard-drive-download"),
+    Verb.DISCARD_SAVED: (gettext_lazy("Discard saved memory"), "x"),
+    Verb.NMI: (gettext_lazy("Send NMI"), "microchip"),
     Verb.SHUTDOWN: (gettext_lazy("Shut down"), "power"),
     Verb.REBOOT: (gettext_lazy("Reboot"), "rotate-cw"),
     Verb.SUSPEND: (gettext_lazy("Suspend"), "pause"),
@@ -360,7 +374,7 @@ _LABELS = {
     Verb.FORCE_OFF: (gettext_lazy("Force off"), "power-off"),
     Verb.DELETE: (gettext_lazy("Delete"), "trash-2"),
 }
-_DANGER = {Verb.RESET, Verb.FORCE_OFF, Verb.DELETE}
+_DANGER = {Verb.RESET, Verb.FORCE_OFF, Verb.DELETE, Verb.NMI, Verb.DISCARD_SAVED}
 
 
 def verb_label(verb: str) -> str:
@@ -373,6 +387,8 @@ def verb_icon(verb: str) -> str:
 
 def _verb(vm: VM, verb: Verb, code: str | None) -> VerbView:
     label, icon = _LABELS[verb]
+    if verb is Verb.START and vm.saved:
+        label, icon = gettext_lazy("Restore"), "play"
     runs = vm.observed in (VM.Observed.RUNNING, VM.Observed.PAUSED)
     host = vm.host.name if vm.host else ""
     return VerbView(
@@ -392,6 +408,16 @@ def _confirm(vm: VM, verb: Verb) -> str:
         return _confirm_delete(vm)
     if verb not in _DANGER:
         return ""
+    if verb is Verb.NMI:
+        return _(
+            "%(name)s gets a non-maskable interrupt. Most systems answer it with a crash and a "
+            "memory dump, if they are set up for one. Use it to look into a guest that hangs."
+        ) % {"name": vm.name}
+    if verb is Verb.DISCARD_SAVED:
+        return _(
+            "What the programs of %(name)s had in memory when it was saved is lost; it boots at "
+            "its next start."
+        ) % {"name": vm.name}
     if verb is Verb.RESET:
         first = _("%(name)s restarts at once, as if by its reset button.")
     else:

@@ -59,6 +59,10 @@ _WRITTEN = (
     "fault_at",
     "cpu_percent",
     "memory_used_mib",
+    "vcpus",
+    "memory_mib",
+    "pending",
+    "saved",
 )
 # What the fault of a state says while the state lasts.
 _FAULTS = {VM.Observed.CRASHED.value: "vm.crashed", VM.Observed.MISSING.value: "vm.missing"}
@@ -109,6 +113,7 @@ def is_news(vm: VM, facts: DomainFacts | None) -> bool:
     return (
         observed_of(facts, vm.observed) != vm.observed
         or vm.missing_count > 0
+        or vm.saved != facts.saved
         or (vm.domain_name != facts.name and len(facts.name) <= MAX_DOMAIN_NAME)
     )
 
@@ -127,6 +132,7 @@ def _apply(row: VM, facts: DomainFacts | None, reason: str) -> bool:
     else:
         row.observed, why = observed_of(facts, before), reason or facts.reason
         row.missing_count = 0
+        row.saved = facts.saved
         _follow_name(row, facts.name)
     if row.observed != before:
         row.observed_reason = why[:32]
@@ -152,6 +158,8 @@ def _enter(row: VM, before: str, cause: Job | None) -> None:
         Nic.objects.filter(vm=row).exclude(addresses=[]).update(addresses=[], addresses_at=now)
         if row.observed in OFF:
             _uncount_running(row)
+    if row.observed in OFF or before in OFF:
+        _apply_pending(row)
     if cause is None and row.desired != VM.Desired.DELETED and row.observed in ON | OFF:
         # Started or stopped by somebody else, or from inside: that is what is wanted now.
         row.desired = VM.Desired.RUNNING if row.observed in ON else VM.Desired.STOPPED
@@ -167,6 +175,18 @@ def _enter(row: VM, before: str, cause: Job | None) -> None:
         reason=row.observed_reason,
         outside=cause is None,
     )
+
+
+def _apply_pending(row: VM) -> None:
+    """What waited for the next start: what is stored on its host is what it is."""
+    sizes = {name: row.pending[name] for name in ("vcpus", "memory_mib") if name in row.pending}
+    row.pending = {}
+    if not sizes:
+        return
+    for name, value in sizes.items():
+        setattr(row, name, value)
+    quotas.settle(row, {Resource.VCPUS: row.vcpus, Resource.MEMORY_MIB: row.memory_mib})
+    timeline.record(row, "hardware.in_force", vcpus=row.vcpus, memory_mib=row.memory_mib)
 
 
 def note_reboot(vm: VM) -> None:

@@ -10,6 +10,7 @@ from vms.views import (
     create,
     dashboard,
     frame,
+    hardware,
     machine,
     machines,
     recycle_bin,
@@ -48,6 +49,8 @@ urlpatterns = [
     path("machines/<uuid:uuid>/eject/", machine.eject, name="vm_eject"),
     path("machines/<uuid:uuid>/cancel/", machine.cancel, name="vm_cancel"),
     path("machines/<uuid:uuid>/clone/", clone.show, name="vm_clone"),
+    path("machines/<uuid:uuid>/hardware/", hardware.dialog, name="vm_hardware_dialog"),
+    path("machines/<uuid:uuid>/hardware/<slug:word>/", hardware.change, name="vm_hardware_change"),
     path("machines/<uuid:uuid>/snapshots/", snapshots.dialog, name="vm_snapshot_dialog"),
     path("machines/<uuid:uuid>/snapshots/take/", snapshots.take, name="vm_snapshot_take"),
     path(

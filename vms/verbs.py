@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 class Verb(str, Enum):
     START = "start"
+    START_PAUSED = "start_paused"
     SHUTDOWN = "shutdown"
     REBOOT = "reboot"
     SUSPEND = "suspend"
     RESUME = "resume"
+    SAVE = "save"
+    DISCARD_SAVED = "discard_saved"
+    NMI = "nmi"
     RESET = "reset"
     FORCE_OFF = "force_off"
     DELETE = "delete"
@@ -34,22 +38,27 @@ _RUNS = "vm.why.runs"
 _OFF = "vm.why.off"
 _PAUSED = "vm.why.paused"
 _NOT_PAUSED = "vm.why.not_paused"
+_STARTS = (Verb.START, Verb.START_PAUSED)
+# What needs a guest that is there.
+_OF_GUESTS = (
+    Verb.SHUTDOWN,
+    Verb.REBOOT,
+    Verb.SUSPEND,
+    Verb.RESUME,
+    Verb.SAVE,
+    Verb.NMI,
+    Verb.RESET,
+)
 
-# state -> verb -> why not; a verb that is not named is possible.
+# state -> verb -> why not; a verb that is not named is possible. What is kept of a machine that is
+# off (DISCARD_SAVED) is asked apart.
 _WHY_NOT: dict[str, dict[Verb, str]] = {
-    VM.Observed.RUNNING: {Verb.START: _RUNS, Verb.RESUME: _NOT_PAUSED},
-    VM.Observed.PAUSED: {
-        Verb.START: _PAUSED,
-        Verb.SHUTDOWN: _PAUSED,
-        Verb.REBOOT: _PAUSED,
-        Verb.SUSPEND: _PAUSED,
-    },
-    VM.Observed.SHUTOFF: dict.fromkeys(
-        (Verb.SHUTDOWN, Verb.REBOOT, Verb.SUSPEND, Verb.RESUME, Verb.RESET, Verb.FORCE_OFF), _OFF
+    VM.Observed.RUNNING: dict.fromkeys(_STARTS, _RUNS) | {Verb.RESUME: _NOT_PAUSED},
+    VM.Observed.PAUSED: dict.fromkeys(
+        (*_STARTS, Verb.SHUTDOWN, Verb.REBOOT, Verb.SUSPEND), _PAUSED
     ),
-    VM.Observed.CRASHED: dict.fromkeys(
-        (Verb.SHUTDOWN, Verb.REBOOT, Verb.SUSPEND, Verb.RESUME, Verb.RESET), "vm.why.crashed"
-    ),
+    VM.Observed.SHUTOFF: dict.fromkeys((*_OF_GUESTS, Verb.FORCE_OFF), _OFF),
+    VM.Observed.CRASHED: dict.fromkeys(_OF_GUESTS, "vm.why.crashed"),
     VM.Observed.MISSING: dict.fromkeys(set(Verb) - {Verb.DELETE}, "vm.why.missing"),
     VM.Observed.UNKNOWN: dict.fromkeys(set(Verb) - {Verb.DELETE}, "vm.why.unknown"),
 }
@@ -66,6 +75,7 @@ class Situation:
     active_kind: str  # kind of the active job, "" without one
     active_observing: bool
     binned: bool = False
+    saved: bool = False  # off, with its memory kept
 
     @classmethod
     def of(cls, vm: VM, active: Job | None) -> Situation:
@@ -75,6 +85,7 @@ class Situation:
             active_kind=active.kind if active else "",
             active_observing=active.observing if active else False,
             binned=vm.binned_at is not None,
+            saved=vm.saved,
         )
 
 
@@ -84,7 +95,10 @@ def why_not(situation: Situation, verb: Verb) -> str | None:
     goes_anyway = verb is Verb.DELETE and code in ("vm.why.host_down", "vm.why.binned")
     if code and not goes_anyway:
         return code
-    return _WHY_NOT[situation.observed].get(verb)
+    why = _WHY_NOT[situation.observed].get(verb)
+    if verb is Verb.DISCARD_SAVED and why is None and not situation.saved:
+        return "vm.why.not_saved"
+    return why
 
 
 def why_busy(situation: Situation, *, overrules: bool = False) -> str | None:

@@ -5,6 +5,7 @@
     ├── AlreadyExists          a domain or volume of that name is there
     ├── WrongState             e.g. "domain is not running"
     ├── Unsupported            this host or guest cannot do it
+    ├── GuestKeepsDevice       it does not let go of what is to be unplugged
     ├── AgentSilent            the guest agent does not answer
     ├── NoSpace                the pool is full
     ├── OperationTimeout       libvirt gave up, or we did
@@ -65,6 +66,10 @@ class WrongState(VirtError):
 
 class Unsupported(VirtError):
     code = "virt.unsupported"
+
+
+class GuestKeepsDevice(VirtError):
+    code = "virt.guest_keeps_device"
 
 
 class AgentSilent(VirtError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -108,7 +109,13 @@ def state(number: int, reason: int) -> tuple[DomainState, str]:
 
 
 def stats(
-    uuid: UUID, name: str, values: Mapping[str, Any], *, persistent: bool, autostart: bool
+    uuid: UUID,
+    name: str,
+    values: Mapping[str, Any],
+    *,
+    persistent: bool,
+    autostart: bool,
+    saved: bool = False,
 ) -> DomainFacts:
     """One domain of ``getAllDomainStats`` (keys: virConnectGetAllDomainStats)."""
     folded, reason = state(int(values.get("state.state", 0)), int(values.get("state.reason", 0)))
@@ -125,6 +132,7 @@ def stats(
         cpu_time_ns=int(values["cpu.time"]) if on and "cpu.time" in values else None,
         memory_used_mib=_used_mib(values) if on else None,
         autostart=autostart,
+        saved=saved and not on,
     )
 
 
@@ -146,17 +154,8 @@ def domain(
 ) -> DomainFacts:
     """``facts`` (from statistics) completed from the domain's XML."""
     root = parse(text)
-    return DomainFacts(
-        uuid=facts.uuid,
-        name=facts.name,
-        state=facts.state,
-        reason=facts.reason,
-        persistent=facts.persistent,
-        vcpus=facts.vcpus,
-        memory_mib=facts.memory_mib,
-        cpu_time_ns=facts.cpu_time_ns,
-        memory_used_mib=facts.memory_used_mib,
-        autostart=facts.autostart,
+    return dataclasses.replace(
+        facts,
         metadata=metadata(root),
         disks=tuple(_disk(element, pool_of) for element in root.findall("./devices/disk")),
         nics=tuple(_nic(element) for element in root.findall("./devices/interface")),

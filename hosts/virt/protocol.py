@@ -8,13 +8,14 @@ does nothing where it is documented as idempotent: job steps rely on that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import BinaryIO, Protocol
 from uuid import UUID
 
 from hosts.virt.spec import (
     Check,
     DiskCopy,
+    DiskSpec,
     DomainFacts,
     DomainSpec,
     HostEvent,
@@ -22,6 +23,7 @@ from hosts.virt.spec import (
     HostSample,
     Lease,
     NetworkFacts,
+    NicSpec,
     PoolFacts,
     SnapshotFacts,
     SnapshotSpec,
@@ -87,6 +89,20 @@ class Hypervisor(Protocol):
         """virDomainDestroy. Idempotent: a stopped domain stays stopped."""
         ...
 
+    def save(self, uuid: UUID, progress: Progress) -> None:
+        """Managed save: its memory goes to a file of libvirt's, it is off, and the next start goes
+        on from there. ``progress`` is called with (0, 0) meanwhile. WrongState when it is off."""
+        ...
+
+    def discard_saved(self, uuid: UUID) -> None:
+        """The next start boots. Idempotent."""
+        ...
+
+    def inject_nmi(self, uuid: UUID) -> None: ...
+    def send_keys(self, uuid: UUID, keycodes: Sequence[int]) -> None:
+        """Linux' key codes, pressed together for a moment."""
+        ...
+
     def reboot(self, uuid: UUID) -> None: ...
     def reset(self, uuid: UUID) -> None: ...
     def suspend(self, uuid: UUID) -> None: ...
@@ -143,6 +159,44 @@ class Hypervisor(Protocol):
         """The serial line: ``receive`` gets what the guest writes from now on, ``ended`` is called
         when the guest stopped or the connection broke. It takes one reader: ConsoleInUse; a reader
         is never thrown out. WrongState when it is off."""
+        ...
+
+    # --- settings -------------------------------------------------------------------------------
+    def set_vcpus(self, uuid: UUID, vcpus: int) -> bool:
+        """True: in force. False: stored, and in force from the next start on."""
+        ...
+
+    def set_memory(self, uuid: UUID, memory_mib: int) -> bool:
+        """As ``set_vcpus``. A running guest is asked for what is too much by its balloon; it may
+        keep it, so less is in force only from the next start on."""
+        ...
+
+    def set_boot_order(self, uuid: UUID, devices: Sequence[str]) -> bool:
+        """From these and no others, in this order: targets of disks and drives, MACs of cards. As
+        ``set_vcpus``."""
+        ...
+
+    def grow_disk(self, uuid: UUID, target: str, capacity_bytes: int) -> None:
+        """Of a running domain, which sees it at once. WrongState when it is off: its volume can be
+        resized then."""
+        ...
+
+    def attach_disk(self, uuid: UUID, disk: DiskSpec) -> None:
+        """Live where it runs, and stored. Idempotent."""
+        ...
+
+    def detach_disk(self, uuid: UUID, target: str) -> None:
+        """GuestKeepsDevice: then nothing has changed. Idempotent."""
+        ...
+
+    def attach_nic(self, uuid: UUID, nic: NicSpec) -> None: ...
+    def detach_nic(self, uuid: UUID, mac: str) -> None: ...
+    def change_nic(self, uuid: UUID, mac: str, *, network: str | None, link_up: bool) -> None:
+        """Its cable, and its network unless None. Live and stored. Idempotent."""
+        ...
+
+    def load_cdrom(self, uuid: UUID, target: str, pool: str, volume: str) -> None:
+        """Put a volume into the tray, live and stored. Idempotent."""
         ...
 
     # --- pools and volumes --------------------------------------------------------------------

@@ -48,6 +48,7 @@ class NicSpec:
     bridge: str | None = None
     model: str = "virtio"
     boot_order: int | None = None
+    link_up: bool = True  # False: its cable is out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,7 @@ class DomainSpec:
     vcpus: int
     memory_mib: int
     disks: tuple[DiskSpec, ...]
+    vcpus_max: int | None = None  # as many can be plugged into it while it runs
     nics: tuple[NicSpec, ...] = ()
     cdroms: tuple[CdromSpec, ...] = ()
     domain_type: str = "qemu"  # qemu | kvm
@@ -179,6 +181,7 @@ class DomainFacts:
     nics: tuple[NicFacts, ...] = ()
     vnc_socket: str | None = None
     id: int | None = None
+    saved: bool = False  # off, with its memory kept: a start goes on from there
 
 
 @dataclass(frozen=True, kw_only=True)

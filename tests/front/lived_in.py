@@ -18,7 +18,7 @@ from hosts.models import Host, Untracked
 from jobs import registry
 from jobs.models import Job, Step
 from tests.front import seed
-from vms.models import VM, Flavor, Image
+from vms.models import VM, Flavor, Image, Snapshot
 
 KINDS = ("vm.start", "vm.create", "vm.shutdown", "host.refresh", "vm.reboot", "vm.create")
 OUTCOMES = ("succeeded", "succeeded", "failed", "succeeded", "cancelled")
@@ -40,8 +40,34 @@ def site(count: int = 42) -> seed.Demo:
         host(made.hosts[0])
         away(made.hosts[1])
         past(made, list(VM.objects.all()[:30]))
+        changed(list(VM.objects.filter(observed="running")))
         people(made)
     return made
+
+
+def changed(running: list[VM]) -> None:
+    """Snapshots as a tree, and sizes that wait for a restart."""
+    for vm in running:
+        VM.objects.filter(pk=vm.pk).update(
+            pending={"memory_mib": 2 * vm.memory_mib, "vcpus": 8, "boot_order": ["vda"]},
+            boot_order=["vda"],
+        )
+        parent = None
+        for index, (name, size) in enumerate((("fresh", 0), ("before-upgrade", 700), ("later", 3))):
+            parent = Snapshot.objects.create(
+                vm=vm,
+                name=name,
+                description="Debian 12.7, all packages" if index else "",
+                memory=index == 1,
+                state=Snapshot.State.READY,
+                parent=parent,
+                current=index == 2,
+                size_bytes=size * 1024**2,
+                created_by=vm.owner,
+                created_at=timezone.now() - timedelta(days=3 - index),
+                hardware={"vcpus": 1, "memory_mib": 512, "nics": []},
+            )
+        Snapshot.objects.create(vm=vm, name="by-hand", state=Snapshot.State.MISSING)
 
 
 def images(made: seed.Demo) -> None:

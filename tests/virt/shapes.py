@@ -107,8 +107,9 @@ DOMAINS: dict[str, DomainSpec] = {
                 pool="default", volume="frodo-data", target="sdc", bus="scsi", serial="data-1"
             ),
         ),
-        nics=(NIC, NicSpec(mac="52:54:00:aa:bb:cd", network="lab")),
         serial_log=SerialLogSpec(pool="lvm", name="store-log"),  # no directory
+        nics=(NIC, NicSpec(mac="52:54:00:aa:bb:cd", network="lab", link_up=False)),
+        vcpus_max=4,
     ),
     "domain-arm": DomainSpec(
         uuid=VM,

@@ -18,7 +18,10 @@ from hosts.virt.spec import DomainState
 from jobs.models import Job
 from tests.vms.conftest import run_to_end, run_until_parked, step_on, volumes
 from vms import lifecycle, presentation
+from vms.cloning import requests as cloning
+from vms.hardware import requests as hardware
 from vms.models import VM
+from vms.snapshots import requests as snapshots
 
 Made = Callable[..., VM]
 
@@ -142,10 +145,13 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("state", "possible"),
         [
-            ("running", {"shutdown", "force_off", "reboot", "reset", "suspend", "delete"}),
-            ("paused", {"resume", "force_off", "reset", "delete"}),
-            ("shutoff", {"start", "delete"}),
-            ("crashed", {"start", "force_off", "delete"}),
+            (
+                "running",
+                {"shutdown", "force_off", "reboot", "reset", "suspend", "save", "nmi", "delete"},
+            ),
+            ("paused", {"resume", "force_off", "reset", "save", "nmi", "delete"}),
+            ("shutoff", {"start", "start_paused", "delete"}),
+            ("crashed", {"start", "start_paused", "force_off", "delete"}),
             ("missing", {"delete"}),
             ("unknown", {"delete"}),
         ],
@@ -258,6 +264,10 @@ class TestBulk:
         ]
         assert lifecycle.bulk_counts(vms, owner) == {
             "start": 1,
+            "start_paused": 1,
+            "save": 2,
+            "discard_saved": 0,
+            "nmi": 2,
             "shutdown": 2,
             "reboot": 2,
             "suspend": 2,
@@ -270,3 +280,57 @@ class TestBulk:
         result = lifecycle.request_many(vms, "shutdown", actor=owner)
         assert [vm.name for vm, _job in result.done] == ["a", "c"]
         assert [(vm.name, error.code) for vm, error in result.refused] == [("b", "vm.why.off")]
+
+
+class TestKeptMemory:
+    def test_save_and_restore(
+        self, made: Made, fake: FakeHypervisor, owner: User, team: Team
+    ) -> None:
+        vm = made()
+        boots = fake._domains[vm.uuid].boots
+        do(vm, "save", owner)
+        assert (observed(vm), vm.saved, vm.desired) == ("shutoff", True, "stopped")
+        assert quotas.usage(team)[Resource.RUNNING_MACHINES] == 0
+        view = presentation.machine(vm, owner)
+        assert (view.state.word, view.verb("start").label) == ("Saved", "Restore")
+        do(vm, "start", owner)
+        assert (observed(vm), vm.saved) == ("running", False)
+        assert fake._domains[vm.uuid].boots == boots  # it went on
+
+    def test_discard(self, made: Made, fake: FakeHypervisor, owner: User) -> None:
+        vm = made()
+        do(vm, "save", owner)
+        do(vm, "discard_saved", owner)
+        assert (observed(vm), vm.saved) == ("shutoff", False)
+
+    def test_nothing_changes_under_saved_memory(
+        self, made: Made, fake: FakeHypervisor, owner: User
+    ) -> None:
+        vm = made()
+        do(vm, "save", owner)
+        vm.refresh_from_db()
+        for change in (
+            lambda: hardware.resize(vm, actor=owner, vcpus=2),
+            lambda: snapshots.take(vm, actor=owner, name="x"),
+            lambda: cloning.request_clone(vm, actor=owner, name="copy"),
+        ):
+            with pytest.raises(Conflict, match=r"vm\.why\.saved"):
+                change()
+
+    def test_start_suspended_then_resume(
+        self, made: Made, fake: FakeHypervisor, owner: User, team: Team
+    ) -> None:
+        vm = made()
+        do(vm, "force_off", owner)
+        do(vm, "start_paused", owner)
+        assert (observed(vm), vm.desired) == ("paused", "running")
+        assert quotas.usage(team)[Resource.RUNNING_MACHINES] == 1
+        do(vm, "resume", owner)
+        assert observed(vm) == "running"
+
+    def test_nmi_and_keys(self, made: Made, fake: FakeHypervisor, owner: User) -> None:
+        vm = made()
+        do(vm, "nmi", owner)
+        assert fake.calls["inject_nmi"] == 1
+        run_to_end(lifecycle.send_keys(vm, ["ctrl", "alt", "f2"], actor=owner))
+        assert fake.keys_sent == [(vm.uuid, (29, 56, 60))]

@@ -167,7 +167,7 @@ _INHERITED = ("image", "flavor", "vcpus", "memory_mib", "firmware", "first_user"
 
 
 def has_cloud_init(source: VM) -> bool:
-    return source.image is None or source.image.has_cloud_init
+    return source.image is not None and source.image.has_cloud_init
 
 
 def _copy_devices(source: VM, vm: VM, *, linked: bool) -> None:

@@ -16,6 +16,8 @@ from vms import seriallog
 from vms.models import VM
 
 ISO_TARGET = "sdb"
+# Processors that can be plugged in while it runs: each costs the guest a little memory.
+VCPUS_SPARE, VCPUS_MOST = 4, 64
 SEED_TARGET = "sda"  # on virtio-scsi: Debian's cloud kernel has no AHCI driver
 
 
@@ -29,6 +31,7 @@ def domain_spec(vm: VM) -> DomainSpec:
         uuid=vm.uuid,
         name=vm.domain_name,
         vcpus=vm.vcpus,
+        vcpus_max=min(max(2 * vm.vcpus, VCPUS_SPARE), VCPUS_MOST),
         memory_mib=vm.memory_mib,
         disks=tuple(
             DiskSpec(
@@ -41,7 +44,8 @@ def domain_spec(vm: VM) -> DomainSpec:
             for index, disk in enumerate(disks)
         ),
         nics=tuple(
-            NicSpec(mac=nic.mac, network=nic.network, model=nic.model) for nic in vm.nics.all()
+            NicSpec(mac=nic.mac, network=nic.network, model=nic.model, link_up=nic.link_up)
+            for nic in vm.nics.all()
         ),
         serial_log=SerialLogSpec(pool=pool, name=seriallog.name_of(vm)) if pool else None,
         cdroms=(*_seed(vm, pool), *_disc(vm, pool)),

@@ -24,6 +24,8 @@ def why_not(vm: VM, active: Job | None) -> str | None:
         return code
     if vm.observed in (VM.Observed.MISSING, VM.Observed.UNKNOWN):
         return f"vm.why.{vm.observed}"
+    if vm.saved:
+        return "vm.why.saved"
     if vm.seed_volume:
         # It would come back with the snapshot, long after its disc is gone.
         return "vm.why.first_boot"

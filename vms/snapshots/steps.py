@@ -86,6 +86,8 @@ def note_reverted(ctx: JobContext) -> None:
     at = at_host.hypervisor(vm)
     _restore_rows(vm, _row(ctx))
     at.set_metadata(vm.uuid, domain_spec(vm))
+    at.set_vcpus(vm.uuid, vm.vcpus)  # what had waited for a start when it was taken does not come
+    at.set_memory(vm.uuid, vm.memory_mib)
     sync(vm, at.snapshots(vm.uuid))
 
 
@@ -209,7 +211,8 @@ def sync(vm: VM, listed: list[SnapshotFacts]) -> None:
 def _restore_rows(vm: VM, snapshot: Snapshot) -> None:
     """Sizes and network cards as the snapshot's definition has them."""
     vm.vcpus, vm.memory_mib = size_of(vm, snapshot)
-    vm.save(update_fields=["vcpus", "memory_mib"])
+    vm.pending = {}
+    vm.save(update_fields=["vcpus", "memory_mib", "pending"])
     kept = {nic["mac"]: nic for nic in snapshot.hardware.get("nics", ())}
     if not kept:
         return

@@ -20,8 +20,10 @@ from jobs.models import Job
 from vms import discs, lifecycle, presentation, queries, services, timeline
 from vms.consoles import page as console_page
 from vms.forms import EditForm
+from vms.hardware import presentation as hardware
 from vms.models import VM, MachineRules
 from vms.presentation import MachineView, StepView
+from vms.provisioning import network_choices
 from vms.snapshots import presentation as snapshots
 from vms.state import CREATIONS
 from vms.verbs import Verb
@@ -74,6 +76,9 @@ def show(request: SignedInRequest, uuid: UUID) -> HttpResponse:
             "entries": timeline.entries(vm, 50 if tab == "timeline" else 6),
             "access": access.of(vm, request.user) if tab == "access" else None,
         }
+        if tab == "hardware":
+            context["hardware"] = hardware.of(vm, request.user)
+            context["networks"] = network_choices()
         if tab == "snapshots":
             context["snapshots"] = snapshots.of(vm, request.user)
     parts = {"machine", "menu", "confirm", "edit"}

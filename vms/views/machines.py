@@ -26,8 +26,10 @@ from vms.verbs import Verb
 _ASK_FIRST = {Verb.RESET.value, Verb.FORCE_OFF.value, Verb.DELETE.value}
 _MOST_AT_ONCE = queries.MAX_PAGE_SIZE
 _UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE)
+# For one machine that somebody looks at.
+_ONE_BY_ONE = {Verb.START_PAUSED, Verb.NMI, Verb.DISCARD_SAVED}
 # Of the bulk bar, in this order: label and icon as everywhere.
-_BULK_VERBS = tuple(Verb)
+_BULK_VERBS = tuple(verb for verb in Verb if verb not in _ONE_BY_ONE)
 
 
 @signed_in

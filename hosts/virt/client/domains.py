@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -11,10 +12,11 @@ import libvirt
 
 from hosts.virt import parse
 from hosts.virt.client import host
-from hosts.virt.client.snapshots import SnapshotCalls
+from hosts.virt.client.hardware import HardwareCalls
 from hosts.virt.connection import WORK_TIMEOUT_S, Connection
 from hosts.virt.errors import AlreadyExists, NoSuchDomain, WrongState
 from hosts.virt.parse import PoolOfPath
+from hosts.virt.protocol import Progress
 from hosts.virt.spec import DomainFacts, DomainSpec
 from hosts.virt.xml import edits
 from hosts.virt.xml.domain import Paths, domain_xml
@@ -28,6 +30,7 @@ WANTED_STATS = (
 )
 # Without NOWAIT one domain whose monitor hangs holds up the answer for all.
 NOWAIT = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+KEY_MS = 100  # how long keys are held
 VIDEO_EVERYWHERE = "vga"
 DIRECTORIES = ("dir", "fs", "netfs")  # kinds of pool whose volumes are files in a folder
 UNDEFINE_TPM = 32  # VIR_DOMAIN_UNDEFINE_TPM
@@ -40,7 +43,7 @@ UNDEFINE_FLAGS = (
 )
 
 
-class DomainCalls(SnapshotCalls):
+class DomainCalls(HardwareCalls):
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
         self._videos: tuple[str, ...] | None = None
@@ -97,6 +100,24 @@ class DomainCalls(SnapshotCalls):
         except WrongState:
             if self._on_domain(uuid, lambda dom: bool(dom.isActive())):
                 raise
+
+    def save(self, uuid: UUID, progress: Progress) -> None:
+        self._long(uuid, lambda dom: dom.managedSave(0), progress)
+
+    def discard_saved(self, uuid: UUID) -> None:
+        def discard(dom: Any) -> None:
+            if _has_saved(dom):
+                dom.managedSaveRemove(0)
+
+        self._on_domain(uuid, discard, WORK_TIMEOUT_S)
+
+    def inject_nmi(self, uuid: UUID) -> None:
+        self._on_domain(uuid, lambda dom: dom.injectNMI(0))
+
+    def send_keys(self, uuid: UUID, keycodes: Sequence[int]) -> None:
+        codes = list(keycodes)
+        linux = libvirt.VIR_KEYCODE_SET_LINUX
+        self._on_domain(uuid, lambda dom: dom.sendKey(linux, KEY_MS, codes, len(codes), 0))
 
     def reboot(self, uuid: UUID) -> None:
         """By the power button; libvirt starts the guest again once it has ended. Asking the agent
@@ -161,10 +182,11 @@ def _log_path(conn: Any, spec: DomainSpec) -> dict[tuple[str, str], str]:
 
 
 def _list_domains(conn: Any) -> list[DomainFacts]:
-    """Three calls, however many domains there are."""
+    """Four calls, however many domains there are."""
     listed = conn.getAllDomainStats(WANTED_STATS, NOWAIT)
     transient = _uuids(conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_TRANSIENT))
     autostart = _uuids(conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_AUTOSTART))
+    saved = _uuids(conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE))
     return [
         parse.stats(
             UUID(bytes=dom.UUID()),
@@ -172,6 +194,7 @@ def _list_domains(conn: Any) -> list[DomainFacts]:
             values,
             persistent=dom.UUID() not in transient,
             autostart=dom.UUID() in autostart,
+            saved=dom.UUID() in saved,
         )
         for dom, values in listed
     ]
@@ -193,11 +216,21 @@ def _read_domain(dom: Any, pool_of: PoolOfPath) -> DomainFacts:
         answers[0][1],
         persistent=persistent,
         autostart=persistent and bool(dom.autostart()),
+        saved=persistent and _has_saved(dom),
     )
     domain_id = dom.ID()
     return parse.domain(
         dom.XMLDesc(0), facts, pool_of, domain_id=domain_id if domain_id >= 0 else None
     )
+
+
+def _has_saved(dom: Any) -> bool:
+    try:
+        return bool(dom.hasManagedSaveImage(0))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+            raise
+        return False
 
 
 def _define(conn: Any, spec: DomainSpec, paths: Paths) -> None:

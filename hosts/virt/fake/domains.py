@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import socket
+from collections.abc import Sequence
 from uuid import UUID
 
 from PIL import Image
@@ -15,6 +16,7 @@ from hosts.virt.fake.console import FakeConsoles
 from hosts.virt.fake.state import FakeDomain, counted
 from hosts.virt.fake.volumes import FakeVolumes
 from hosts.virt.parse import usable_address
+from hosts.virt.protocol import Progress
 from hosts.virt.spec import (
     CdromSpec,
     DiskFacts,
@@ -114,7 +116,8 @@ class FakeDomains(FakeConsoles, FakeVolumes):
             state = DomainState.PAUSED if paused else DomainState.RUNNING
             domain.state, domain.reason = state, "starting" if paused else "booted"
             domain.id, self._next_id = self._next_id, self._next_id + 1
-            domain.boots += 1
+            domain.boots += not domain.saved
+            domain.saved = False
         self.log_serial(domain, b"")
         self._lifecycle(domain, "started")
         if self.boots_by_itself and not paused:
@@ -161,6 +164,26 @@ class FakeDomains(FakeConsoles, FakeVolumes):
                 raise WrongState("Requested operation is not valid: domain is already running")
             domain.state, domain.reason = DomainState.RUNNING, "unpaused"
         self._lifecycle(domain, "resumed")
+
+    @counted
+    def save(self, uuid: UUID, progress: Progress) -> None:
+        domain = self._running(uuid)
+        progress(0, 0)
+        domain.saved = True
+        self._stop(domain, DomainState.SHUTOFF, "saved")
+
+    @counted
+    def discard_saved(self, uuid: UUID) -> None:
+        self._domain(uuid).saved = False
+
+    @counted
+    def inject_nmi(self, uuid: UUID) -> None:
+        self._running(uuid)
+
+    @counted
+    def send_keys(self, uuid: UUID, keycodes: Sequence[int]) -> None:
+        self._running(uuid)
+        self.keys_sent.append((uuid, tuple(keycodes)))
 
     # --- its tray, its screen, its addresses ----------------------------------------------------
 
@@ -224,6 +247,7 @@ class FakeDomains(FakeConsoles, FakeVolumes):
     def _stop(self, domain: FakeDomain, state: DomainState, reason: str) -> None:
         with self._lock:
             domain.state, domain.reason, domain.id = state, reason, None
+            domain.spec, domain.next_spec = domain.next_spec or domain.spec, None
             if not domain.persistent:
                 self._domains.pop(domain.spec.uuid, None)
         for peer in self.vnc_peers.pop(domain.spec.uuid, []):
@@ -303,4 +327,5 @@ def _facts(domain: FakeDomain) -> DomainFacts:
         nics=nics,
         vnc_socket=vnc if domain.on and spec.vnc else None,
         id=domain.id,
+        saved=domain.saved,
     )

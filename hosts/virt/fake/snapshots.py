@@ -64,7 +64,7 @@ class FakeSnapshots(FakeDomains):
         if domain.on:
             self._stop(domain, DomainState.SHUTOFF, "from snapshot")
         with self._lock:
-            domain.spec = kept.spec
+            domain.spec, domain.next_spec = kept.spec, None
             for target, volume in kept.disks.items():
                 current = self._disk(domain, target)
                 current.content, current.facts = volume.content, volume.facts

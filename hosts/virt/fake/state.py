@@ -58,6 +58,8 @@ class FakeDomain:
     ejected: set[str] = field(default_factory=set)
     snapshots: dict[str, FakeSnapshot] = field(default_factory=dict)
     current_snapshot: str = ""
+    saved: bool = False
+    next_spec: DomainSpec | None = None  # stored, from the next start on
 
     @property
     def on(self) -> bool:
@@ -109,6 +111,8 @@ class FakeState:
         self.calls: Counter[str] = Counter()
         self.boots_by_itself = False
         self.ignores_power_button: set[UUID] = set()
+        self.keeps_devices: set[UUID] = set()
+        self.keys_sent: list[tuple[UUID, tuple[int, ...]]] = []
         self.vnc_peers: dict[UUID, list[socket.socket]] = {}
         self.lines: dict[UUID, FakeLine] = {}
         self.agents: set[UUID] = set()

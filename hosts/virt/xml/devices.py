@@ -58,6 +58,8 @@ def nic(parent: etree._Element, spec: NicSpec) -> etree._Element:
     else:
         add(element, "source", network=spec.network)
     add(element, "model", type=spec.model)
+    if not spec.link_up:
+        add(element, "link", state="down")
     _boot(element, spec.boot_order)
     return element
 

@@ -35,7 +35,9 @@ def domain_xml(spec: DomainSpec, paths: Paths) -> str:
     _metadata(root, spec)
     add(root, "memory", spec.memory_mib, unit="MiB")
     add(root, "currentMemory", spec.memory_mib, unit="MiB")
-    add(root, "vcpu", spec.vcpus, placement="static")
+    most = max(spec.vcpus, spec.vcpus_max or 0)
+    current = spec.vcpus if most > spec.vcpus else None
+    add(root, "vcpu", most, placement="static", current=current)
     _os(root, spec)
     _features(root, spec)
     cpu(root, spec)

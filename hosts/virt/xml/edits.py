@@ -60,8 +60,11 @@ def with_spec(domain_xml: str, spec: DomainSpec, paths: Paths) -> str:
         element.text = str(spec.memory_mib)
     vcpu = root.find("vcpu")
     if vcpu is not None:
-        vcpu.text = str(spec.vcpus)
+        most = max(spec.vcpus, spec.vcpus_max or 0)
+        vcpu.text = str(most)
         vcpu.attrib.pop("current", "")
+        if most > spec.vcpus:
+            vcpu.set("current", str(spec.vcpus))
     element = root.find("devices")
     if element is None:
         element = add(root, "devices")
