@@ -17,6 +17,7 @@ class VmsConfig(AppConfig):
         )
         from vms.consoles import messages as console_messages  # noqa: F401
         from vms.consoles.hub import recording
+        from vms.consoles.serial import asciicast
         from vms.provisioning import outcome
 
         jobs.register()
@@ -26,6 +27,7 @@ class VmsConfig(AppConfig):
         reconcile.register_reconciler(sessions.end_lost)
         policy.register_grant(invites.grants)
         recorder.register("vnc", recording.record)
+        recorder.register("serial", asciicast.record)
 
         from vms import reconcile as machine_reconcile
         from vms import recycle_bin, watching

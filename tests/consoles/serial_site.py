@@ -18,12 +18,13 @@ from vms.consoles import carrier_asgi
 
 
 class SerialSite:
-    """A context; ``.open(secret)`` gives a ``Terminal``."""
+    """A context; ``.open(secret)`` gives a ``Terminal``. ``application``: the consoles alone, or
+    the whole site."""
 
-    def __init__(self) -> None:
+    def __init__(self, application: Any = carrier_asgi.application) -> None:
         self.port = free_port()
         config = uvicorn.Config(
-            carrier_asgi.application,  # type: ignore[arg-type]
+            application,
             host="127.0.0.1",
             port=self.port,
             lifespan="off",

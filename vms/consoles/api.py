@@ -8,16 +8,16 @@ from typing import Any, Literal
 from uuid import UUID
 
 from django.db import transaction
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import reverse
-from ninja import Field, Router, Schema
+from ninja import Field, Query, Router, Schema
 from pydantic import ConfigDict
 
 from accounts.apiauth import Identity, Page, user_auth
 from accounts.errors import NotFound
 from accounts.models import User
-from vms.consoles import downloads, recorder, recordings, sharing, tickets
+from vms.consoles import downloads, recorder, recordings, sharing, tickets, viewerfile
 from vms.models import VM, ConsoleInvite, ConsoleRecording
 
 router = Router(tags=["consoles"], auth=user_auth)
@@ -138,6 +138,19 @@ def open_console(request: HttpRequest, uuid: str, wanted: ConsoleIn) -> dict[str
         api_token=identity.token,
     )
     return ticket.answer(request)
+
+
+@router.get(
+    "/vms/{uuid}/console.vv",
+    response={200: str},
+    summary="A file for remote-viewer, for the port of `kvmweb console NAME --vnc --port N`",
+)
+def console_vv(
+    request: HttpRequest, uuid: str, port: int = Query(5900, ge=1, le=65535)
+) -> HttpResponse:
+    """It names a port of the reader's own machine: this site opens none."""
+    vm = sharing.machine(_identity(request).user, uuid)
+    return viewerfile.answer(vm, port)
 
 
 # --- who is here ---------------------------------------------------------------------------------

@@ -57,9 +57,9 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     except DomainError as error:
         await _refuse(scope, send, gate.CLOSE_CODES[gate.reason_of(error)], error.code)
         return
-    await send({"type": "websocket.accept", "subprotocol": tickets.SUBPROTOCOL})
     reason = "client"
     try:
+        await send({"type": "websocket.accept", "subprotocol": tickets.SUBPROTOCOL})
         reason = await _carry(console, receive, send)
     finally:
         closing = asyncio.ensure_future(gate.close_console(console, reason))

@@ -149,7 +149,11 @@ class Hub:
 
     def resize(self, columns: int, rows: int) -> None:
         """The size of the screen of who types: the line knows none, a recording needs one."""
+        if (columns, rows) == self.size:
+            return
         self.size = (columns, rows)
+        for viewer in self.viewers:
+            viewer.tell(type="size", cols=columns, rows=rows)
 
     # --- its life -----------------------------------------------------------------------------
 
