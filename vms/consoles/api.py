@@ -4,14 +4,14 @@ and the site's own files only."""
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import reverse
-from ninja import Field, Query, Router, Schema
+from ninja import Field, Router, Schema
 from pydantic import ConfigDict
 
 from accounts.apiauth import Identity, Page, user_auth
@@ -146,7 +146,7 @@ def open_console(request: HttpRequest, uuid: str, wanted: ConsoleIn) -> dict[str
     summary="A file for remote-viewer, for the port of `kvmweb console NAME --vnc --port N`",
 )
 def console_vv(
-    request: HttpRequest, uuid: str, port: int = Query(5900, ge=1, le=65535)
+    request: HttpRequest, uuid: str, port: Annotated[int, Field(ge=1, le=65535)] = 5900
 ) -> HttpResponse:
     """It names a port of the reader's own machine: this site opens none."""
     vm = sharing.machine(_identity(request).user, uuid)
