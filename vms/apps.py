@@ -10,13 +10,13 @@ class VmsConfig(AppConfig):
         from jobs import reconcile
         from vms import audit_words, jobs, messages, ownership  # noqa: F401 - importing registers the texts
         from vms.consoles import (  # sessions hears of revocations
+            hub,
             invites,
             recorder,
             sessions,
             tickets,
         )
         from vms.consoles import messages as console_messages  # noqa: F401
-        from vms.consoles.hub import recording
         from vms.consoles.serial import asciicast
         from vms.provisioning import outcome
 
@@ -26,7 +26,7 @@ class VmsConfig(AppConfig):
         reconcile.register_reconciler(tickets.delete_old)
         reconcile.register_reconciler(sessions.end_lost)
         policy.register_grant(invites.grants)
-        recorder.register("vnc", recording.record)
+        recorder.register("vnc", hub.record)
         recorder.register("serial", asciicast.record)
 
         from vms import reconcile as machine_reconcile

@@ -16,10 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pycdlib
-import pycdlib.headervd
-import pycdlib.pycdlib
-
 from vms import cloudconfig
 
 LABEL = "cidata"
@@ -36,8 +32,16 @@ class _FixedClock:
         return 315532800.0  # 1980-01-01, the oldest date that every reader takes
 
 
-for module in (pycdlib.pycdlib, pycdlib.headervd):
-    vars(module)["time"] = _FixedClock
+@cache
+def _pycdlib() -> Any:
+    """5 MiB, which only those need that make seeds."""
+    import pycdlib
+    import pycdlib.headervd
+    import pycdlib.pycdlib
+
+    for module in (pycdlib.pycdlib, pycdlib.headervd):
+        vars(module)["time"] = _FixedClock
+    return pycdlib
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +67,7 @@ def shell_for(os_id: str) -> str:
 
 def build(seed: Seed) -> bytes:
     """The seed as an ISO image. Raises ``Invalid`` when the appended cloud-config is wrong."""
-    image = pycdlib.PyCdlib()
+    image = _pycdlib().PyCdlib()
     image.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident=LABEL)
     try:
         for name, text in files(seed).items():

@@ -25,8 +25,8 @@ from django.http.cookie import parse_cookie
 
 from accounts.errors import DomainError, Forbidden
 from jobs import origins
+from vms.consoles import hub as screens
 from vms.consoles import recorder, recordings, sessions, targets, tickets
-from vms.consoles.hub import room
 from vms.consoles.serial import hub
 from vms.consoles.serial.viewer import Viewer
 from vms.models import ConsoleSession
@@ -128,7 +128,7 @@ async def _open_target(
     if kind == "serial":
         return hub.of(grant.vm.uuid).join(grant.mode)
     if grant.mode == "view" and carrier == "asgi":
-        return await room.open_view(grant.vm)
+        return await screens.open_view(grant.vm)
     return await targets.open_vnc(grant.vm)
 
 

@@ -14,16 +14,18 @@ import contextlib
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from channels.db import database_sync_to_async
 
 from accounts.errors import Unavailable
 from hosts import connections
 from hosts.models import Host
-from hosts.virt import sshforward
 from hosts.virt.errors import Unsupported, VirtError
 from vms.models import VM
+
+if TYPE_CHECKING:
+    from hosts.virt.sshforward import Stream
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +86,7 @@ def open_vnc_socket(vm: VM) -> socket.socket:
 class StreamTarget:
     """A stream through the host's SSH connection."""
 
-    def __init__(self, stream: sshforward.Stream) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._bridge: _Bridge | None = None
 
@@ -155,6 +157,8 @@ async def _open_descriptor(vm: VM) -> Target:
 
 
 async def _open_by_ssh(vm: VM) -> Target:
+    from hosts.virt import sshforward  # asyncssh takes 15 MiB, and not every site has such hosts
+
     assert vm.host is not None  # noqa: S101 - told by the caller
     path = await database_sync_to_async(display_path, thread_sensitive=False)(vm)
     try:

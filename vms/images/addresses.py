@@ -10,12 +10,14 @@ from __future__ import annotations
 import ipaddress
 import socket
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 from django.conf import settings
 
 from accounts.errors import Invalid
+
+if TYPE_CHECKING:
+    import httpx
 
 MAX_URL = 500  # what Image.url holds
 _PORTS = {"http": 80, "https": 443}
@@ -46,6 +48,8 @@ class Source:
 
 def check_url(text: str) -> Source:
     """What can be said of a URL without asking the network. Raises ``Invalid``."""
+    import httpx  # 5 MiB, which not every process needs
+
     text = text.strip()
     if not text or len(text) > MAX_URL:
         raise _invalid("image.url_invalid")

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import httpcore
-import httpx
 from django.conf import settings
 
 from accounts.errors import DomainError, Invalid
@@ -248,6 +247,8 @@ def _body(response: httpcore.Response, source: Source) -> Iterator[bytes]:
 
 
 def _follow(source: Source, location: bytes) -> Source:
+    import httpx
+
     try:
         url = source.url.join(location.decode("ascii"))
     except (httpx.InvalidURL, ValueError):
@@ -274,4 +275,6 @@ def _translated(source: Source) -> Iterator[None]:
 
 @cache
 def _tls() -> ssl.SSLContext:
+    import httpx
+
     return httpx.create_ssl_context()

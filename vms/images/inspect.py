@@ -23,7 +23,7 @@ from django.conf import settings
 from oslo_utils.imageutils import format_inspector
 
 from accounts.errors import Invalid, Unavailable
-from vms.images import isofile, qcow2, rawdisk
+from vms.images import isofile, rawdisk
 
 GIB = 1024**3
 # Every header that any known format keeps lies in the first 320 KiB (VHDX's is the last).
@@ -66,6 +66,8 @@ def examine(path: Path, *, declared: str = "") -> ImageFacts:
         return _examine_iso(head, size, declared)
     found = _detect(head)
     if found == "qcow2":
+        from vms.images import qcow2  # and numpy with it
+
         virtual_size = qcow2.examine(path, size)
     else:
         found = "raw"
