@@ -29,7 +29,7 @@ from tests.consoles.test_both_carriers_keep_the_contract import (
     wait_for,
 )
 from tests.lab.conftest import RunningLab, lab  # noqa: F401
-from vms.consoles import gate, targets
+from vms.consoles import gate, targets, tickets
 from vms.models import VM, ConsoleSession
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -158,9 +158,13 @@ def test_it_says_when_a_remote_machine_stops(
         assert close_code(line) == gate.CLOSE_CODES["unavailable"]
 
 
-def test_a_tls_host_has_no_way_for_a_screen(running_vm: VM) -> None:
+def test_a_tls_host_has_no_way_for_a_screen(owner: User, running_vm: VM) -> None:
     assert running_vm.host is not None
     running_vm.host.transport = Host.Transport.TLS
+    with pytest.raises(Unavailable) as error:
+        secret_for(owner, running_vm)
+    assert error.value.code == "console.tls"
+    assert tickets.issue(user=owner, vm=running_vm, kind="serial").secret
     with pytest.raises(Unavailable) as error:
         asyncio.run(targets.open_vnc(running_vm))
     assert error.value.code == "console.tls"

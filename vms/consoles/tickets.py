@@ -22,7 +22,7 @@ from accounts import policy
 from accounts import sessions as sign_ins
 from accounts.errors import Conflict, Forbidden, Invalid, TooMany
 from accounts.policy import Action
-from vms.consoles import control
+from vms.consoles import control, targets
 from vms.models import VM, ConsoleTicket
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ def issue(
     session_key: str = "",
     api_token: ApiToken | None = None,
 ) -> IssuedTicket:
-    """A ticket after the one door has said yes. Invalid, NotFound, Forbidden, Conflict, TooMany.
+    """A ticket after the one door has said yes. Invalid, NotFound, Forbidden, Conflict, TooMany,
+    Unavailable (a host whose screens cannot be reached at all).
 
     Without ``mode``: ``best_mode``. A ticket with control takes it where it is free; where another
     has it that is Conflict ``console.held``, unless ``take`` is asked by who may take it back.
@@ -121,6 +122,8 @@ def issue(
     # A serial line also tells what was said before the machine stopped or crashed.
     if kind == "vnc" and vm.observed not in HAS_A_SCREEN:
         raise Conflict("console.not_running", name=vm.name)
+    if kind == "vnc":
+        targets.check(vm.host)
     _throttle(user)
     if mode == "control":
         try:
