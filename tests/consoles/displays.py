@@ -45,7 +45,7 @@ class Display:
         reader, writer = await asyncio.open_connection(sock=theirs)
         self.connections += 1
         self._writers.append(writer)
-        self._tasks.append(asyncio.ensure_future(self._serve(reader, writer)))
+        self._tasks.append(asyncio.ensure_future(self.serve(reader, writer)))
         return ours
 
     def draw(self, x: int, y: int, pixels: Picture) -> None:
@@ -75,7 +75,8 @@ class Display:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, to its end."""
         writer.write(b"RFB 003.008\n")
         assert await reader.readexactly(12) == b"RFB 003.008\n"
         writer.write(b"\x01\x01")
