@@ -25,11 +25,11 @@ from django.http.cookie import parse_cookie
 
 from accounts.errors import DomainError, Forbidden
 from jobs import origins
+from vms.consoles import control, recorder, recordings, sessions, targets, tickets
 from vms.consoles import hub as screens
-from vms.consoles import recorder, recordings, sessions, targets, tickets
 from vms.consoles.serial import hub
 from vms.consoles.serial.viewer import Viewer
-from vms.models import ConsoleSession
+from vms.models import VM, ConsoleSession
 
 ABSOLUTE_LIMIT_S = 12 * 3600
 SERIAL_LOG = "serial/log"  # the last words of a path
@@ -140,6 +140,19 @@ async def close_console(console: Console, reason: str) -> None:
         bytes_in=console.bytes_in,
         bytes_out=console.bytes_out,
     )
+    if console.grant.mode == "control":
+        # Pages that show who has control hear when it has lapsed, too.
+        later = control.LAPSE.total_seconds() + 1
+        asyncio.get_running_loop().call_later(later, _nudge, console.grant.vm)
+
+
+def _nudge(vm: VM) -> None:
+    told = asyncio.ensure_future(database_sync_to_async(sessions.nudge)(vm))
+    _nudges.add(told)
+    told.add_done_callback(_nudges.discard)
+
+
+_nudges: set[asyncio.Future[None]] = set()  # the loop itself keeps only weak references
 
 
 def reason_of(error: DomainError) -> str:
