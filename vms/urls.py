@@ -43,6 +43,33 @@ urlpatterns = [
     path("machines/bin/<uuid:uuid>/purge/", recycle_bin.purge, name="vm_bin_purge"),
     path("machines/<uuid:uuid>/", machine.show, name="vm_detail"),
     path("machines/<uuid:uuid>/console/", consoles.vm_console, name="vm_console"),
+    path(
+        "machines/<uuid:uuid>/console/control/<slug:word>/",
+        consoles.vm_console_control,
+        name="vm_console_control",
+    ),
+    path(
+        "machines/<uuid:uuid>/console/invites/",
+        consoles.vm_console_invite,
+        name="vm_console_invite",
+    ),
+    path(
+        "machines/<uuid:uuid>/console/invites/<int:invite_id>/revoke/",
+        consoles.vm_console_revoke,
+        name="vm_console_revoke",
+    ),
+    path(
+        "machines/<uuid:uuid>/console/record/",
+        consoles.vm_console_record,
+        name="vm_console_record",
+    ),
+    path("console/join/<str:token>/", consoles.join, name="console_join"),
+    path("recordings/<uuid:recording_id>/", consoles.recording, name="recording"),
+    path(
+        "recordings/<uuid:recording_id>/<slug:word>/",
+        consoles.recording_act,
+        name="recording_act",
+    ),
     path("machines/<uuid:uuid>/screen/", consoles.vm_screen, name="vm_screen"),
     path("machines/<uuid:uuid>/edit/", machine.edit, name="vm_edit"),
     path("machines/<uuid:uuid>/retry/", machine.retry, name="vm_retry"),

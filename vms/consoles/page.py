@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 from accounts import policy
 from accounts.policy import Action
 from vms import state
+from vms.consoles import people
 from vms.models import VM
 from vms.verbs import Verb
 
@@ -98,6 +99,7 @@ def context(machine: MachineView, user: User) -> dict[str, Any]:
     api = f"{reverse('dashboard')}api/v1/vms/{vm.uuid}"
     return {
         "situation": situation(machine),
+        "who": people.view(vm, user),
         "may_see": policy.can(user, Action.SEE, vm),
         "keys": KEYS,
         "function_keys": range(1, 13),
@@ -123,7 +125,6 @@ def context(machine: MachineView, user: User) -> dict[str, Any]:
             "uuid": str(vm.uuid),
             "name": vm.name,
             "api": api,
-            "leave": reverse("vm_detail", args=[vm.uuid]),
         },
     }
 

@@ -8,6 +8,7 @@ import { showToast } from "../js/toasts.js";
 import { keysymOf, sequenceOf } from "./keys.js";
 import { startPaste } from "./paste.js";
 import { Screen } from "./screen.js";
+import "./sharing.js";
 
 const words = JSON.parse(document.getElementById("console-words").textContent);
 const settings = JSON.parse(document.getElementById("console-settings").textContent);
@@ -51,7 +52,7 @@ let connecting = false;
 let final = false;
 let wantsFocus = false; // a click on a tab: who clicks there wants to type
 let again = null; // what to ask for when the connection that is being closed has ended
-let seen = { host: machine().host, rebooted: machine().rebooted };
+let seen = { host: machine().host, rebooted: machine().rebooted, asking: "" };
 
 const paste = startPaste({
   words,
@@ -181,6 +182,7 @@ function ended(which, code) {
     connect(wanted);
   } else if (MOVED[code]) {
     say(words[MOVED[code]]);
+    if (MOVED[code] === "control_given") onlyLook(false);
     attempts = 0;
     connect();
   } else if (FINAL[code]) {
@@ -222,7 +224,9 @@ function stateChanged() {
   const now = machine();
   if (now.host && seen.host && now.host !== seen.host) say(words.moved.replace("%s", now.host));
   else if (now.rebooted !== seen.rebooted) say(words.rebooted);
-  seen = { host: now.host || seen.host, rebooted: now.rebooted };
+  const { asking } = byId("people").dataset;
+  if (asking && asking !== seen.asking) say(asking);
+  seen = { host: now.host || seen.host, rebooted: now.rebooted, asking };
   if (view()?.open) {
     if (now.task) say(now.says);
     notice(now.observed === "paused" && !now.task ? now.says : "", { next: true });
@@ -241,7 +245,7 @@ new MutationObserver(stateChanged).observe(document.querySelector(".console-bar"
   attributes: true,
   childList: true,
   subtree: true,
-  attributeFilter: ["data-observed", "data-task", "data-host", "data-rebooted", "data-says", "data-next"],
+  attributeFilter: ["data-observed", "data-task", "data-host", "data-rebooted", "data-says", "data-next", "data-asking"],
 });
 
 // --- the two kinds --------------------------------------------------------------------------
@@ -336,6 +340,11 @@ byId("full-screen").addEventListener("click", async () => {
   else await root.requestFullscreen();
   view()?.focus();
 });
+
+function onlyLook(on) {
+  chosen.only_look = on;
+  document.querySelector("[data-set=only_look]").checked = on;
+}
 
 // --- choices of the person ------------------------------------------------------------------
 function showChoices() {
