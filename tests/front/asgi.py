@@ -8,5 +8,5 @@ from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 
 from kvmweb import asgi
 
-asgi.application.application_mapping["http"] = ASGIStaticFilesHandler(asgi.pages)
+asgi.by_protocol.application_mapping["http"] = ASGIStaticFilesHandler(asgi.pages)
 application = asgi.application
