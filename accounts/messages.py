@@ -229,6 +229,17 @@ register(
             "This machine is shared %(maximum)s times, the most there can be. Share it with a "
             "team instead."
         ),
+        "view_as.read_only": _(
+            "You look at the site as somebody else, so nothing can be changed and their sign-in "
+            "stays closed. End it first, at the top of the page."
+        ),
+        "view_as.not_them": _(
+            "You can look at the site as an active person who is no admin. Choose another."
+        ),
+        "mfa.required": _(
+            "Admins of this site need a second factor. Set one up under “Second factor” on your "
+            "profile."
+        ),
         "sshkey.empty": _("Paste a public key: one line that begins with a type like ssh-ed25519."),
         "sshkey.too_long": _("This is too long for one public key. Paste a single key."),
         "sshkey.private": _(

@@ -11,7 +11,7 @@ from allauth.account.signals import password_changed, password_reset, password_s
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.http import HttpRequest
 
-from accounts import audit
+from accounts import audit, sign_ins
 from accounts.models import User
 from accounts.revocations import Revocation, announce_on_commit
 
@@ -24,8 +24,9 @@ def connect() -> None:
         signal.connect(_password_changed, dispatch_uid="accounts.password_changed")
 
 
-def _signed_in(*, user: User, **_kwargs: Any) -> None:
+def _signed_in(*, request: HttpRequest, user: User, **_kwargs: Any) -> None:
     audit.record(user, "user.sign_in", user)
+    sign_ins.note(request, user)
 
 
 def _signed_out(*, request: HttpRequest, user: User | None, **_kwargs: Any) -> None:
@@ -48,7 +49,8 @@ def _sign_in_failed(*, credentials: dict[str, Any], **_kwargs: Any) -> None:
     audit.record(None, "user.sign_in_failed", user)
 
 
-def _password_changed(*, user: User, **_kwargs: Any) -> None:
+def _password_changed(*, request: HttpRequest, user: User, **_kwargs: Any) -> None:
     """Sessions end by themselves, their hash differs now; what they hold open must be told."""
     audit.record(user, "user.change_password", user)
+    sign_ins.follow_key(request)
     announce_on_commit(Revocation(user_id=user.pk, reason="password_changed"))

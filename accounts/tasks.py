@@ -9,7 +9,7 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from accounts import audit_log, chain, notifications, rounds
+from accounts import audit_log, chain, notifications, rounds, sign_ins
 from accounts.models import IdempotentAnswer
 
 IDEMPOTENCY_KEPT = timedelta(days=1)
@@ -22,6 +22,7 @@ def tidy() -> None:
     import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
     IdempotentAnswer.objects.filter(created_at__lt=timezone.now() - IDEMPOTENCY_KEPT).delete()
     notifications.forget_old()
+    sign_ins.forget_ended()
     chain.seal()
     audit_log.retire_old()
 

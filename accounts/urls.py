@@ -13,6 +13,7 @@ from accounts.views import (
     requests,
     team_pages,
     teams,
+    view_as,
 )
 
 urlpatterns = [
@@ -27,6 +28,10 @@ urlpatterns = [
     ),
     path("profile/name/", profile.change_name, name="profile_name"),
     path("profile/preferences/", profile.change_preferences, name="profile_preferences"),
+    path("profile/sessions/end/", profile.end_other_sessions, name="profile_sessions_end"),
+    path("profile/sessions/<int:sign_in_id>/end/", profile.end_session, name="profile_session_end"),
+    path("admin/users/<int:user_id>/view-as/", view_as.begin, name="view_as"),
+    path("view-as/end/", view_as.end, name="view_as_end"),
     path("profile/notifications/", notices.choose, name="notification_choices"),
     path("notifications/", notices.index, name="notification_list"),
     path("notifications/read/", notices.read_all, name="notification_read_all"),

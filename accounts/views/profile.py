@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from allauth.mfa.utils import is_mfa_enabled
 from django import forms
 from django.contrib import messages as notices
 from django.http import HttpResponse
@@ -11,7 +12,7 @@ from django.shortcuts import redirect
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
-from accounts import notifications, quotas, services, tokens
+from accounts import notifications, quotas, services, sign_ins, tokens
 from accounts.access import SignedInRequest, signed_in
 from accounts.errors import DomainError
 from accounts.forms import NameForm, PreferencesForm, SSHKeyForm, TokenForm, add_error
@@ -97,6 +98,22 @@ def revoke_token(request: SignedInRequest, token_id: int) -> HttpResponse:
     return redirect("profile")
 
 
+@signed_in
+@require_POST
+def end_session(request: SignedInRequest, sign_in_id: int) -> HttpResponse:
+    sign_ins.end(request.user, sign_in_id)
+    notices.success(request, _("That browser is signed out."))
+    return redirect("profile")
+
+
+@signed_in
+@require_POST
+def end_other_sessions(request: SignedInRequest) -> HttpResponse:
+    sign_ins.end_others(request.user, session_key=request.session.session_key or "")
+    notices.success(request, _("All other browsers are signed out."))
+    return redirect("profile")
+
+
 def _page(request: SignedInRequest, **changes: Any) -> HttpResponse:
     user = request.user
     team = services.complete_new_user(user)
@@ -112,6 +129,8 @@ def _page(request: SignedInRequest, **changes: Any) -> HttpResponse:
         "memberships": Membership.objects.filter(user=user)
         .select_related("team")
         .order_by("team__name"),
+        "sign_ins": sign_ins.live(user, session_key=request.session.session_key or ""),
+        "has_second_factor": is_mfa_enabled(user),
         "notice_topics": _notice_topics(user),
         "mail_choices": notifications.Mail.choices,
         "mail_is_set_up": notifications.mail_is_set_up(),

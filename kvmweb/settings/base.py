@@ -84,6 +84,8 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "kvmweb.second_factor.AdminSecondFactorMiddleware",
+    "kvmweb.view_as.ViewAsMiddleware",
     "kvmweb.body_limit.BodyLimitMiddleware",
     "kvmweb.middleware.DomainErrorMiddleware",
 ]
@@ -205,6 +207,9 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = ACCOUNT_LOGOUT_REDIRECT_URL = "dashboard"
 ACCOUNT_ADAPTER = "accounts.adapters.AccountAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+# Admins must have a second factor before they can do anything else.
+ADMIN_MFA_REQUIRED = env.bool("KVMWEB_ADMIN_MFA_REQUIRED", default=False)
 MFA_ADAPTER = "accounts.adapters.MFAAdapter"
 ACCOUNT_LOGIN_METHODS = {"username", "email"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "email", "password1*", "password2*"]
