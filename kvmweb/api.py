@@ -18,6 +18,7 @@ from jobs.api import router as jobs_router
 from kvmweb import __version__, problems
 from vms.access_api import router as access_router
 from vms.api import router as vms_router
+from vms.backups.api import router as backups_router
 from vms.consoles.api import router as consoles_router
 from vms.hardware.api import router as hardware_router
 from vms.images.api import router as images_router
@@ -54,6 +55,7 @@ for _router in (
     images_router,
     snapshots_router,
     templates_router,
+    backups_router,
     access_router,
     hardware_router,
 ):

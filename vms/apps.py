@@ -31,8 +31,10 @@ class VmsConfig(AppConfig):
 
         from vms import reconcile as machine_reconcile
         from vms import recycle_bin, watching
+        from vms.backups import services as backups
 
         recycle_bin.register()
+        backups.register()
 
         watching.register()
         machine_reconcile.register()

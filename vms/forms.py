@@ -58,6 +58,7 @@ class CreateForm(forms.Form):
         self.images = [
             image
             for image in Image.objects.visible_to(user)
+            .to_choose()
             .filter(state=Image.State.READY)
             .select_related("template")
             if image.template is None or image.template.current_id == image.pk

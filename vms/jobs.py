@@ -10,6 +10,8 @@ from django.utils.translation import gettext_lazy as _
 from jobs import registry
 from jobs.registry import JobKind, StepSpec
 from vms import binning, deletion, discs, power
+from vms.backups import services as backups
+from vms.backups import steps as backup_steps
 from vms.cloning import lending
 from vms.cloning import requests as cloning
 from vms.cloning import steps as clone_steps
@@ -443,6 +445,65 @@ MAKE_TEMPLATE = JobKind(
     on_failure=template_steps.not_made,
 )
 
+BACKUPS = (
+    JobKind(
+        kind=backups.TAKE,
+        label=_("Back up"),
+        verb="backing_up",
+        steps=(
+            StepSpec(
+                key="copy",
+                label=_("Copying the disk"),
+                do=backup_steps.copy,
+                undo=backup_steps.drop,
+                slot="copy",
+                weight=8,
+            ),
+            StepSpec(
+                key="sum", label=_("Adding up the checksum"), do=backup_steps.add_up, weight=3
+            ),
+        ),
+        queue="bulk",
+        deadline=CREATE_DEADLINE,
+        on_success=backup_steps.taken,
+        on_failure=backup_steps.not_taken,
+    ),
+    JobKind(
+        kind=backups.RESTORE,
+        label=_("Restore from backup"),
+        verb="restoring",
+        steps=(
+            StepSpec(
+                key="verify", label=_("Checking the checksum"), do=backup_steps.verify, weight=3
+            ),
+            StepSpec(
+                key="copy",
+                label=_("Copying the disk"),
+                do=backup_steps.copy_back,
+                undo=backup_steps.drop_new,
+                slot="copy",
+                weight=8,
+            ),
+            StepSpec(
+                key="switch",
+                label=_("Defining the machine"),
+                do=backup_steps.switch,
+                undo=backup_steps.switch_back,
+            ),
+            StepSpec(
+                key="old",
+                label=_("Deleting the disk that it had"),
+                do=backup_steps.remove_old,
+                observing=True,
+            ),
+        ),
+        queue="bulk",
+        deadline=CREATE_DEADLINE,
+        on_success=backup_steps.restored,
+        on_failure=power.failed,
+    ),
+)
+
 EJECT = JobKind(
     kind=discs.KIND,
     label=_("Eject the disc"),
@@ -584,5 +645,6 @@ def register() -> None:
         EJECT,
         MAKE_TEMPLATE,
         *HARDWARE,
+        *BACKUPS,
     ):
         registry.register(kind)

@@ -68,8 +68,12 @@ class ImageQuerySet(models.QuerySet["Image"]):
         return self.filter(Q(published=True) | Q(team__in=teams), state=Image.State.READY)
 
     def of_the_catalogue(self) -> ImageQuerySet:
-        """Without templates' versions, which have pages of their own."""
-        return self.filter(template__isnull=True)
+        """Without templates' versions and backups, which have pages of their own."""
+        return self.exclude(source__in=[Image.Source.TEMPLATE, Image.Source.BACKUP])
+
+    def to_choose(self) -> ImageQuerySet:
+        """What new machines are made from: a backup is restored on its machine's page."""
+        return self.exclude(source=Image.Source.BACKUP)
 
 
 class Image(models.Model):
@@ -87,6 +91,7 @@ class Image(models.Model):
         UPLOAD = "upload", _("Upload")
         BUILT = "built", _("Built here")
         TEMPLATE = "template", _("Template")
+        BACKUP = "backup", _("Backup")
 
     class Kind(models.TextChoices):
         DISK = "disk", _("Disk")
@@ -388,6 +393,31 @@ class Snapshot(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Backup(models.Model):
+    """A whole copy of a machine's disk: an ``Image`` with its one file on the machine's host."""
+
+    vm = models.ForeignKey(VM, on_delete=models.CASCADE, related_name="backups")
+    image = models.OneToOneField(Image, on_delete=models.CASCADE, related_name="backup")
+    number = models.PositiveIntegerField()
+    scheduled = models.BooleanField(default=False)  # by its plan, which also deletes it
+    was_running = models.BooleanField(default=False)
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["vm", "number"], name="backup_number_once_per_vm")
+        ]
+
+
+class BackupPlan(models.Model):
+    vm = models.OneToOneField(VM, on_delete=models.CASCADE, related_name="backup_plan")
+    every_days = models.PositiveSmallIntegerField()  # 1 or 7
+    keep = models.PositiveSmallIntegerField()
+    next_at = models.DateTimeField(db_index=True)
 
 
 class Nic(models.Model):

@@ -179,6 +179,8 @@ _WORKING = {
     "taking_snapshot": gettext_lazy("Taking a snapshot"),
     "reverting": gettext_lazy("Going back to a snapshot"),
     "deleting_snapshot": gettext_lazy("Deleting a snapshot"),
+    "backing_up": gettext_lazy("Being backed up"),
+    "restoring": gettext_lazy("Restoring"),
     "templating": gettext_lazy("Being made a template"),
     "ejecting": gettext_lazy("Ejecting the disc"),
     "binning": gettext_lazy("Moving to the recycle bin"),

@@ -25,6 +25,8 @@ _ICONS = {
     "job.succeeded": "circle-check",
     "edited": "pencil",
     "owner": "user-cog",
+    "backup.taken": "archive",
+    "backup.restored": "rotate-ccw",
     "template.made": "layers",
     "binned": "trash-2",
     "taken_back": "rotate-ccw",

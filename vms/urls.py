@@ -5,6 +5,7 @@ from django.urls import include, path
 from vms.consoles import views as consoles
 from vms.views import (
     access,
+    backups,
     batches,
     clone,
     create,
@@ -31,6 +32,14 @@ urlpatterns = [
     path("templates/<int:template_id>/public/", templates.publish, name="template_public"),
     path(
         "templates/versions/<int:version_id>/<slug:word>/", templates.act, name="template_version"
+    ),
+    path("machines/<uuid:uuid>/backups/take/", backups.take, name="vm_backup_take"),
+    path("machines/<uuid:uuid>/backups/plan/", backups.plan, name="vm_backup_plan"),
+    path("machines/<uuid:uuid>/backups/<int:number>/", backups.dialog, name="vm_backup_dialog"),
+    path(
+        "machines/<uuid:uuid>/backups/<int:number>/<slug:word>/",
+        backups.act,
+        name="vm_backup_act",
     ),
     path("machines/<uuid:uuid>/template/", templates.make, name="vm_template"),
     path("machines/batches/<uuid:batch>/", batches.show, name="vm_batch"),

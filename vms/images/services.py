@@ -369,6 +369,10 @@ def forget(image: Image) -> bool:
         return False
     if VM.objects.alive().filter(iso=image).exists():
         return False
+    if image.source == Image.Source.BACKUP:
+        from vms.backups import services as backups
+
+        backups.forget(image)
     if image.template is not None:
         from vms.machine_templates import services as templates
 

@@ -52,11 +52,13 @@ def request_vm(
     tags: list[str] | None = None,
     description: str = "",
     idempotency_key: str = "",
+    image_allowed: bool = False,
 ) -> tuple[VM, Job]:
     """Write the machine and the job that makes it; the job is sent on commit.
 
     ``team`` None is the actor's personal team; ``disk_gib`` None what the flavor or the image
-    says. The same ``idempotency_key`` of the same person gives the same machine again.
+    says. ``image_allowed``: the caller has asked the door. The same ``idempotency_key`` of the
+    same person gives the same machine again.
     Raises Invalid with every wrong input, QuotaExceeded, NotFound or Forbidden (the team),
     Conflict (the key was used for something else).
     """
@@ -102,6 +104,7 @@ def request_vm(
         start=start,
         tags=tags or [],
         description=description,
+        image_allowed=image_allowed,
     )
     return write(wanted, idempotency_key=key, digest=digest)
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from jobs.context import JobContext
 
 GIB = 1024**3
+# Copies of machines: they lie where the machine was, and what is made of them is a clone.
+ON_ONE_HOST = frozenset({Image.Source.TEMPLATE.value, Image.Source.BACKUP.value})
 IMAGE_POLL_S = 2.0
 BUSY_POLL_S = 3.0
 
@@ -74,6 +76,10 @@ def bring_image(ctx: JobContext) -> None:
     asked_at = datetime.fromisoformat(asked) if asked else None
     copy = image_services.ensure_copy(image=vm.image, pool=pool, actor=ctx.actor, asked_at=asked_at)
     if copy.state == ImageCopy.State.READY:
+        if vm.image.source == Image.Source.BACKUP:
+            from vms.backups import steps as backups
+
+            backups.compare(ctx, at_host.hypervisor(vm), vm.image)
         return
     if asked_at is None:
         ctx.save_data(image_asked_at=now.isoformat())
@@ -241,12 +247,12 @@ def delete_volume(at: Hypervisor, pool: str, volume: str) -> None:
 
 
 def _is_template(vm: VM) -> bool:
-    return vm.image is not None and vm.image.source == Image.Source.TEMPLATE
+    return vm.image is not None and vm.image.source in ON_ONE_HOST
 
 
 def _only_copy(image: Image | None) -> ImageCopy | None:
     """The one copy of a template's version, on whose host its machines are made."""
-    if image is None or image.source != Image.Source.TEMPLATE:
+    if image is None or image.source not in ON_ONE_HOST:
         return None
     copies = ImageCopy.objects.filter(image=image, state=ImageCopy.State.READY)
     row = copies.select_related("pool__host").first()

@@ -123,6 +123,7 @@ def validate(
     start: bool,
     tags: list[str],
     description: str,
+    image_allowed: bool = False,
 ) -> Wanted:
     """Everything that is wrong, as one ``Invalid`` with a code for each input.
 
@@ -133,7 +134,7 @@ def validate(
     kept_tags = check_edit(problems, name=name, description=description, tags=tags)
     if hostname:
         problems.catch("hostname", lambda: names.validate_hostname(hostname))
-    _check_image(problems, actor, image)
+    _check_image(problems, actor, image, allowed=image_allowed)
     size = _size(
         problems, image, flavor=flavor, vcpus=vcpus, memory_mib=memory_mib, disk_gib=disk_gib
     )
@@ -170,10 +171,10 @@ def validate(
     )
 
 
-def _check_image(problems: Problems, actor: User, image: Image) -> None:
+def _check_image(problems: Problems, actor: User, image: Image, *, allowed: bool) -> None:
     if image.state != Image.State.READY:
         problems.add("image", "vm.image_not_ready", name=image.name)
-    elif not policy.can(actor, Action.IMAGE_USE, image):
+    elif not allowed and not policy.can(actor, Action.IMAGE_USE, image):
         problems.add("image", "vm.image_unknown", name=image.name)
 
 

@@ -29,7 +29,7 @@ from vms.state import CREATIONS
 from vms.verbs import Verb
 from vms.views import access, secrets
 
-TABS = ("overview", "console", "hardware", "snapshots", "timeline", "access")
+TABS = ("overview", "console", "hardware", "snapshots", "backups", "timeline", "access")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,10 @@ def show(request: SignedInRequest, uuid: UUID) -> HttpResponse:
         if tab == "hardware":
             context["hardware"] = hardware.of(vm, request.user)
             context["networks"] = network_choices()
+        if tab == "backups":
+            from vms.views import backups
+
+            context["backups"] = backups.of(vm, request.user)
         if tab == "snapshots":
             context["snapshots"] = snapshots.of(vm, request.user)
     parts = {"machine", "menu", "confirm", "edit"}

@@ -1,0 +1,104 @@
+"""Ways to make a machine, and to get one back, on a real libvirt."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.guests import Guest
+from tests.e2e.site import TEAM, Site
+
+pytestmark = [pytest.mark.lab, pytest.mark.browser, pytest.mark.timeout(600)]
+
+BOOT_S = 120
+# As an installer's end: it has run from the disc, and restarts the machine.
+GRUB = "set timeout=0\nmenuentry x { sleep 4; reboot }\n"
+
+
+@pytest.fixture
+def name() -> str:
+    return f"way-{secrets.token_hex(3)}"
+
+
+@pytest.fixture(scope="module")
+def disc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bootable ISO, made by Debian's grub-mkrescue."""
+    tree = tmp_path_factory.mktemp("disc")
+    (tree / "boot/grub").mkdir(parents=True)
+    (tree / "boot/grub/grub.cfg").write_text(GRUB)
+    path = tree.parent / "installer.iso"
+    subprocess.run(["grub-mkrescue", "-o", path, tree], check=True, capture_output=True)
+    return path
+
+
+def off(site: Site, guest: Guest) -> None:
+    answer = site.stack.api("POST", f"/vms/{guest.uuid}/force-off")
+    (job,) = site.stack.wait_final(answer)
+    assert job["state"] == "succeeded", job
+
+
+def host_key(guest: Guest) -> str:
+    address = guest.facts()["addresses"][0]
+    scan = guest.lab.exec(guest.host, "ssh-keyscan", "-t", "ed25519", address, check=False)
+    found: str = scan.stdout
+    assert "ssh-ed25519" in found, scan.stderr
+    return found.split("ssh-ed25519", 1)[1].strip()
+
+
+def test_from_a_disc_that_is_out_after_the_first_reboot(site: Site, disc: Path, name: str) -> None:
+    site.manage("add_image", "--file", str(disc), "--name", f"Disc {name}", "--publish")
+    answer = site.stack.create(name=name, team=TEAM, image=f"Disc {name}", ssh_keys=[])
+    guest = site.guest(answer["vm"]["uuid"])
+    guest.wait(lambda: guest.facts()["state"] == "running", "it runs", timeout_s=BOOT_S)
+    assert guest.facts()["disc"] == f"Disc {name}"
+    xml = guest.virsh("dumpxml")
+    assert xml.index("<boot order='2'/>") < xml.index("<boot order='1'/>")  # disk, then disc
+    guest.wait(lambda: guest.facts()["disc"] is None, "it is ejected", timeout_s=BOOT_S)
+    assert "kvmweb-image-" not in guest.virsh("dumpxml")
+    off(site, guest)
+
+
+def test_a_template_and_a_machine_of_it(site: Site, name: str) -> None:
+    source = site.create(name)
+    source.wait_ssh(timeout_s=BOOT_S)
+    source.ssh("echo golden > ~/proof && sync")
+    before = host_key(source)
+    off(site, source)
+    answer = site.stack.api("POST", f"/vms/{source.uuid}/template", {"name": name})
+    (job,) = site.stack.wait_final(answer)
+    assert job["state"] == "succeeded", job
+    version = answer["template"]["versions"][0]["image"]
+    began = time.monotonic()
+    answer = site.stack.create(
+        name=f"{name}-of", team=TEAM, image=version, ssh_keys=[site.public_key], start=False
+    )
+    (job,) = site.stack.wait_final(answer)
+    assert job["state"] == "succeeded", job
+    print(f"made of a template in {time.monotonic() - began:.1f} s")  # noqa: T201
+    child = site.guest(answer["vm"]["uuid"])
+    site.stack.api("POST", f"/vms/{child.uuid}/start")
+    child.wait_ssh(timeout_s=BOOT_S)
+    assert child.ssh("cat ~/proof").stdout.strip() == "golden"
+    assert host_key(child) != before
+
+
+def test_deleted_and_back_with_its_data(site: Site, name: str) -> None:
+    guest = site.create(name)
+    guest.wait_ssh(timeout_s=BOOT_S)
+    guest.ssh("echo kept > ~/proof && sync")
+    before = host_key(guest)
+    answer = site.stack.api("DELETE", f"/vms/{guest.uuid}?force=true")
+    (job,) = site.stack.wait_final(answer)
+    assert (job["kind"], job["state"]) == ("vm.bin", "succeeded")
+    assert guest.state_on_host() == "shut off"
+    answer = site.stack.api("POST", f"/vms/{guest.uuid}/take-back", {})
+    (job,) = site.stack.wait_final(answer)
+    assert job["state"] == "succeeded", job
+    site.stack.api("POST", f"/vms/{guest.uuid}/start")
+    guest.wait_ssh(timeout_s=BOOT_S)
+    assert guest.ssh("cat ~/proof").stdout.strip() == "kept"
+    assert host_key(guest) == before

@@ -1,0 +1,148 @@
+"""The API of backups. GETs read the database only."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.http import HttpRequest
+from ninja import Field, Router, Schema
+from pydantic import ConfigDict
+
+from accounts.apiauth import Identity, idempotent, user_auth
+from accounts.models import User
+from jobs.api import JobBrief, brief
+from vms import queries
+from vms.backups import services
+from vms.models import VM, Backup, BackupPlan
+
+router = Router(tags=["backups"], auth=user_auth)
+
+
+class RestoreIn(Schema):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field("", description="a new machine of this name; empty: over the machine")
+    start: bool = Field(default=False, description="start the new machine")
+
+
+class PlanIn(Schema):
+    model_config = ConfigDict(extra="forbid")
+
+    every_days: int = Field(description="1 or 7; 0 ends the plan")
+    keep: int = 7
+
+
+class BackupOut(Schema):
+    number: int
+    state: str
+    checksum: str
+    size_bytes: int
+    disk_gib: int
+    scheduled: bool
+    was_running: bool
+    created_at: datetime
+
+
+class PlanOut(Schema):
+    every_days: int
+    keep: int
+    next_at: datetime | None
+
+
+class BackupsOut(Schema):
+    items: list[BackupOut]
+    count: int
+    plan: PlanOut | None
+
+
+class TakenOut(Schema):
+    job: JobBrief
+    backup: BackupOut
+
+
+class RestoredOut(Schema):
+    job: JobBrief
+    vm: UUID
+
+
+class JobOut(Schema):
+    job: JobBrief
+
+
+@router.get("/vms/{uuid}/backups", response=BackupsOut, summary="Its backups and their plan")
+def list_backups(request: HttpRequest, uuid: str) -> dict[str, Any]:
+    vm = queries.one(_user(request), uuid)
+    rows = [_shown(row) for row in vm.backups.select_related("image")]
+    return {"items": rows, "count": len(rows), "plan": _plan(vm)}
+
+
+@router.post("/vms/{uuid}/backups", response={202: TakenOut}, summary="Back it up")
+@idempotent
+def take_backup(request: HttpRequest, uuid: str) -> tuple[int, dict[str, Any]]:
+    """As it is, running or not."""
+    user = _user(request)
+    backup, job = services.take(queries.one(user, uuid), actor=user)
+    return 202, {"job": brief(job), "backup": _shown(backup)}
+
+
+@router.post(
+    "/vms/{uuid}/backups/{int:number}/restore",
+    response={202: RestoredOut},
+    summary="Restore a backup, over the machine or as a new one",
+)
+@idempotent
+def restore_backup(
+    request: HttpRequest, uuid: str, number: int, wanted: RestoreIn
+) -> tuple[int, dict[str, Any]]:
+    user = _user(request)
+    vm = queries.one(user, uuid)
+    backup = services.find(vm, number)
+    if not wanted.name:
+        return 202, {"job": brief(services.restore_over(backup, actor=user)), "vm": vm.uuid}
+    made, job = services.restore_as_new(backup, actor=user, name=wanted.name, start=wanted.start)
+    return 202, {"job": brief(job), "vm": made.uuid}
+
+
+@router.delete(
+    "/vms/{uuid}/backups/{int:number}", response={202: JobOut}, summary="Delete a backup"
+)
+def delete_backup(request: HttpRequest, uuid: str, number: int) -> tuple[int, dict[str, Any]]:
+    user = _user(request)
+    backup = services.find(queries.one(user, uuid), number)
+    return 202, {"job": brief(services.delete(backup, actor=user))}
+
+
+@router.put("/vms/{uuid}/backups/plan", response=BackupsOut, summary="Back it up by the clock")
+def put_plan(request: HttpRequest, uuid: str, wanted: PlanIn) -> dict[str, Any]:
+    user = _user(request)
+    vm = queries.one(user, uuid)
+    services.plan(vm, actor=user, every_days=wanted.every_days, keep=wanted.keep)
+    return list_backups(request, uuid)
+
+
+def _user(request: HttpRequest) -> User:
+    identity: Identity = request.auth  # type: ignore[attr-defined]
+    return identity.user
+
+
+def _shown(backup: Backup) -> dict[str, Any]:
+    image = backup.image
+    return {
+        "number": backup.number,
+        "state": image.state,
+        "checksum": image.checksum,
+        "size_bytes": image.file_size_bytes,
+        "disk_gib": image.min_disk_gib,
+        "scheduled": backup.scheduled,
+        "was_running": backup.was_running,
+        "created_at": backup.created_at,
+    }
+
+
+def _plan(vm: VM) -> dict[str, Any] | None:
+    row = BackupPlan.objects.filter(vm=vm).first()
+    if row is None:
+        return None
+    return {"every_days": row.every_days, "keep": row.keep, "next_at": row.next_at}

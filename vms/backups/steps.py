@@ -1,0 +1,246 @@
+"""What the jobs of backups do on the host, and what their end means for the rows.
+
+A restore never writes the disk that is there: the backup is copied to a new volume, the machine's
+definition is pointed to it, and only then the old volume goes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from django.utils import timezone
+
+from accounts import quotas
+from accounts.errors import Conflict, DomainError
+from hosts.virt.errors import NoSuchDomain
+from hosts.virt.spec import DiskCopy, VolumeSpec
+from jobs.models import Job
+from vms import at_host, power, state, timeline
+from vms.backups import services
+from vms.models import VM, Backup, Disk, Image, ImageCopy
+from vms.provisioning.domain import domain_spec
+from vms.provisioning.steps import afresh, delete_volume
+
+if TYPE_CHECKING:
+    from hosts.virt.protocol import Hypervisor
+    from jobs.context import JobContext
+
+
+class _Sum(io.RawIOBase):
+    """A file that keeps nothing but the checksum of what is written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hash = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return False  # so holes come as the zeros that they are
+
+    def write(self, data: object) -> int:
+        content = bytes(cast("bytes", data))
+        self.hash.update(content)
+        return len(content)
+
+
+def checksum(ctx: JobContext, at: Hypervisor, pool: str, volume: str) -> str:
+    """SHA-256 of the volume's file."""
+
+    def progress(done: int, total: int) -> None:
+        ctx.progress(done / total if total else None)
+
+    target = _Sum()
+    at.download_volume(pool, volume, cast("BinaryIO", target), progress)
+    return target.hash.hexdigest()
+
+
+# --- vm.backup -----------------------------------------------------------------------------------
+
+
+def copy(ctx: JobContext) -> None:
+    """All of the disk, standing on nothing. A running guest goes on: its disk is copied as it is at
+    one moment, as if the plug was pulled then."""
+    vm, backup = at_host.machine(ctx), _backup(ctx)
+    disk = _disk(vm)
+    at, pool = at_host.hypervisor(vm), disk.pool.name if disk.pool else ""
+    name = backup.image.volume_name
+    spec = VolumeSpec(
+        pool=pool,
+        name=name,
+        capacity_bytes=at.volume(pool, disk.volume).capacity_bytes,
+        format="qcow2",
+    )
+
+    def progress(done: int, total: int) -> None:
+        ctx.progress(done / total if total else None)
+
+    if at_host.is_on(vm):
+        at.stop_copies(vm.uuid)  # of an attempt that died: they write this volume
+        afresh(at, spec, partial(at.create_volume, spec))
+        target = DiskCopy(target=disk.target, pool=pool, volume=name, shallow=False)
+        at.copy_running(vm.uuid, [target], progress)
+    else:
+        afresh(at, spec, lambda: at.clone_volume(pool, disk.volume, spec, progress))
+
+
+def add_up(ctx: JobContext) -> None:
+    """The checksum that a restore compares."""
+    vm, backup = at_host.machine(ctx), _backup(ctx)
+    at, pool = at_host.hypervisor(vm), _disk(vm).pool
+    name = pool.name if pool else ""
+    ctx.save_data(
+        checksum=checksum(ctx, at, name, backup.image.volume_name),
+        size=at.volume(name, backup.image.volume_name).allocation_bytes,
+    )
+
+
+def drop(ctx: JobContext) -> None:
+    vm = at_host.machine(ctx)
+    backup = Backup.objects.select_related("image").filter(pk=ctx.params["backup"]).first()
+    if backup is None or backup.image.state == Image.State.READY:
+        return
+    at = at_host.hypervisor(vm)
+    with suppress(NoSuchDomain):
+        if at_host.is_on(vm):
+            at.stop_copies(vm.uuid)
+    pool = _disk(vm).pool
+    if pool is not None:
+        delete_volume(at, pool.name, backup.image.volume_name)
+
+
+def taken(job: Job) -> None:
+    backup = Backup.objects.select_related("image", "vm").filter(pk=job.params["backup"]).first()
+    if backup is None:
+        return
+    ImageCopy.objects.filter(image=backup.image).update(
+        state=ImageCopy.State.READY, copied_at=timezone.now()
+    )
+    Image.objects.filter(pk=backup.image.pk).update(
+        state=Image.State.READY,
+        checksum=job.data["checksum"],
+        checksum_algorithm="sha256",
+        file_size_bytes=job.data["size"],
+    )
+    quotas.activate_subject(services.subject(backup))
+    timeline.record(backup.vm, "backup.taken", actor=job.actor, job=job, number=backup.number)
+    services.forget_old(backup.vm)
+    state.announce(backup.vm)
+
+
+def not_taken(job: Job) -> None:
+    backup = Backup.objects.select_related("image").filter(pk=job.params["backup"]).first()
+    if backup is not None:
+        image = backup.image
+        services.forget(image)
+        image.copies.all().delete()
+        image.delete()
+    if job.vm is not None:
+        timeline.record(job.vm, f"job.{job.state}", actor=job.actor, job=job, task=job.kind)
+        state.announce(job.vm)
+
+
+# --- vm.restore_backup ---------------------------------------------------------------------------
+
+
+def verify(ctx: JobContext) -> None:
+    vm, backup = at_host.machine(ctx), _backup(ctx)
+    if at_host.is_on(vm):
+        raise Conflict("vm.why.backup_on", name=vm.name)
+    compare(ctx, at_host.hypervisor(vm), backup.image)
+
+
+def compare(ctx: JobContext, at: Hypervisor, image: Image) -> None:
+    """Raise unless the backup's file is what was written."""
+    found = image.copies.select_related("pool").filter(state=ImageCopy.State.READY).first()
+    if found is None:
+        raise DomainError("image.file_missing", name=image.name)
+    if checksum(ctx, at, found.pool.name, image.volume_name) != image.checksum:
+        raise DomainError("backup.damaged")
+
+
+def copy_back(ctx: JobContext) -> None:
+    """To a volume of its own: the disk that is there stays until the machine stands on this one."""
+    vm, backup = at_host.machine(ctx), _backup(ctx)
+    disk = _disk(vm)
+    at, pool = at_host.hypervisor(vm), disk.pool.name if disk.pool else ""
+    source = backup.image.volume_name
+    spec = VolumeSpec(
+        pool=pool,
+        name=_new_name(ctx),
+        capacity_bytes=at.volume(pool, source).capacity_bytes,
+        format="qcow2",
+    )
+
+    def progress(done: int, total: int) -> None:
+        ctx.progress(done / total if total else None)
+
+    afresh(at, spec, lambda: at.clone_volume(pool, source, spec, progress))
+
+
+def drop_new(ctx: JobContext) -> None:
+    vm = at_host.machine(ctx)
+    pool = _disk(vm).pool
+    if pool is not None:
+        delete_volume(at_host.hypervisor(vm), pool.name, _new_name(ctx))
+
+
+def switch(ctx: JobContext) -> None:
+    """The definition names the new volume from now on."""
+    _point_to(ctx, _new_name(ctx), independent=True)
+
+
+def switch_back(ctx: JobContext) -> None:
+    _point_to(ctx, ctx.params["was"], independent=False)
+
+
+def remove_old(ctx: JobContext) -> None:
+    vm = at_host.machine(ctx)
+    pool = _disk(vm).pool
+    if pool is not None:
+        delete_volume(at_host.hypervisor(vm), pool.name, ctx.params["was"])
+
+
+def restored(job: Job) -> None:
+    backup = Backup.objects.filter(pk=job.params["backup"]).first()
+    if job.vm is not None and backup is not None:
+        timeline.record(job.vm, "backup.restored", actor=job.actor, job=job, number=backup.number)
+    power.succeeded(job)
+
+
+# --- inside --------------------------------------------------------------------------------------
+
+
+def _point_to(ctx: JobContext, volume: str, *, independent: bool) -> None:
+    vm = at_host.machine(ctx)
+    disk = _disk(vm)
+    if disk.volume != volume:
+        changes: dict[str, object] = {"volume": volume}
+        if independent:
+            ctx.save_data(base=disk.backing_image_id)
+            changes["backing_image"] = None
+        elif ctx.data.get("base"):
+            changes["backing_image"] = ctx.data["base"]
+        Disk.objects.filter(pk=disk.pk).update(**changes)
+    at_host.hypervisor(vm).define(domain_spec(vm))
+
+
+def _new_name(ctx: JobContext) -> str:
+    vm = ctx.job.vm
+    return f"kvmweb-{vm.uuid}-vda-{ctx.job.pk.hex[:8]}.qcow2" if vm is not None else ""
+
+
+def _disk(vm: VM) -> Disk:
+    return vm.disks.select_related("pool")[0]
+
+
+def _backup(ctx: JobContext) -> Backup:
+    row = Backup.objects.select_related("image").filter(pk=ctx.params["backup"]).first()
+    if row is None:
+        raise DomainError("backup.not_found")
+    return row

@@ -1,0 +1,126 @@
+"""The backups of a machine: the tab on its page, its dialogs, and what they send."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.http import HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_POST, require_safe
+
+from accounts import messages, policy
+from accounts.access import SignedInRequest, signed_in
+from accounts.errors import NotFound
+from accounts.fragments import done
+from accounts.models import User
+from accounts.policy import Action
+from vms import names, queries
+from vms.backups import services
+from vms.lifecycle import active_job
+from vms.models import VM, Backup, BackupPlan
+
+DIALOGS = ("restore", "new", "delete")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupsView:
+    rows: list[Backup]
+    plan: BackupPlan | None
+    can_edit: bool
+    can_delete: bool
+    why_not_take: str
+    why_not_restore: str
+    size_gib: int
+
+
+def of(vm: VM, user: User) -> BackupsView:
+    """Database only; a bounded number of queries."""
+    active = active_job(vm)
+    rows = list(vm.backups.select_related("image", "created_by"))
+    return BackupsView(
+        rows=rows,
+        plan=BackupPlan.objects.filter(vm=vm).first(),
+        can_edit=policy.can(user, Action.EDIT, vm),
+        can_delete=policy.can(user, Action.DELETE, vm),
+        why_not_take=_why(vm, services.why_not_take(vm, active)),
+        why_not_restore=_why(vm, services.why_not_restore(vm, active)),
+        size_gib=sum(row.image.min_disk_gib for row in rows),
+    )
+
+
+def _why(vm: VM, code: str | None) -> str:
+    host = vm.host.name if vm.host else ""
+    return messages.text(code, {"host": host, "name": vm.name}) if code else ""
+
+
+@signed_in
+@require_safe
+def dialog(request: SignedInRequest, uuid: UUID, number: int) -> HttpResponse:
+    """``?for=restore`` (over the machine), ``new``, ``delete``."""
+    word = request.GET.get("for", "")
+    if word not in DIALOGS:
+        raise NotFound
+    vm = queries.one(request.user, uuid)
+    policy.require(request.user, Action.EDIT, vm)
+    context = {
+        "vm": vm,
+        "word": word,
+        "backup": services.find(vm, number),
+        "suggestion": names.suggest(request.user, base=vm.name),
+        "why": of(vm, request.user).why_not_restore if word == "restore" else "",
+    }
+    return render(request, "vms/backup_dialogs.html", context)
+
+
+@signed_in
+@require_POST
+def take(request: SignedInRequest, uuid: UUID) -> HttpResponse:
+    vm = queries.one(request.user, uuid)
+    services.take(vm, actor=request.user)
+    text = _("%(name)s is being backed up.") % {"name": vm.name}
+    return done(request, text, tone="work", changed=f"vm:{vm.uuid} vm job")
+
+
+@signed_in
+@require_POST
+def act(request: SignedInRequest, uuid: UUID, number: int, word: str) -> HttpResponse:
+    """``restore``, ``new`` or ``delete``."""
+    vm = queries.one(request.user, uuid)
+    backup = services.find(vm, number)
+    goal = ""
+    if word == "restore":
+        services.restore_over(backup, actor=request.user)
+        text = _("Backup %(number)s is being restored.")
+    elif word == "new":
+        made, _job = services.restore_as_new(
+            backup, actor=request.user, name=request.POST.get("name", "").strip()
+        )
+        text, goal = _("A machine is made from backup %(number)s."), str(made.uuid)
+    elif word == "delete":
+        services.delete(backup, actor=request.user)
+        text = _("Backup %(number)s is being deleted.")
+    else:
+        raise NotFound
+    return done(
+        request,
+        text % {"number": number},
+        tone="work",
+        changed=f"vm:{vm.uuid} vm job",
+        goal=reverse("vm_detail", args=[goal]) if goal else "",
+    )
+
+
+@signed_in
+@require_POST
+def plan(request: SignedInRequest, uuid: UUID) -> HttpResponse:
+    vm = queries.one(request.user, uuid)
+
+    def number(name: str) -> int:
+        text = request.POST.get(name, "")
+        return int(text) if text.isascii() and text.isdecimal() and len(text) <= 3 else -1
+
+    services.plan(vm, actor=request.user, every_days=number("every_days"), keep=number("keep"))
+    return done(request, _("Saved."), changed=f"vm:{vm.uuid}")
