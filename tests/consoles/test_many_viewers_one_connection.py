@@ -28,7 +28,7 @@ from tests.consoles.displays import (
     Picture,
 )
 from vms.consoles import rfb, targets
-from vms.consoles.hub import encode, room, screen, upstream, viewer
+from vms.consoles.hub import encode, pixels, room, screen, upstream, viewer
 from vms.models import VM
 
 DEADLINE_S = 20
@@ -430,6 +430,24 @@ def test_whatever_a_viewer_says(pieces: list[bytes], greeted: bool) -> None:
     assert len(found._pending) < 1 << 12
     assert found.encoding is not None
     found.wanted()
+
+
+def test_odd_wishes_cost_no_memory() -> None:
+    """Every part of a screen that stands still, in formats that nobody else wants."""
+    found = screen.Screen(1024, 768)
+    for width in range(64, 1025, 64):
+        for shift in range(8):
+            odd = pixels.PixelFormat(
+                bits=32,
+                depth=8,
+                big_endian=True,
+                true_colour=True,
+                maxima=(255, 255, 255),
+                shifts=(shift, 8, 16),
+            )
+            found.compose(found.within(0, 0, width, 768), encode.Raw(odd), 1 << 20)
+    kept = sum(len(update.content) for update in found._updates.values())
+    assert kept <= screen.UPDATES_KEPT_BYTES
 
 
 async def test_encoding_happens_beside_the_loop(

@@ -14,6 +14,8 @@ from vms.consoles.hub.pixels import Pixels
 TILE = 64  # pixels, each way
 # A guest chooses the size of its screen: 8 bytes are kept for each pixel.
 PIXELS_MAX = 4096 * 2304
+# Of updates that others may want too. A viewer that asks for odd parts in odd formats makes many.
+UPDATES_KEPT_BYTES = 8 << 20
 
 Versions = NDArray[np.int64]  # of each tile, row by row
 Wanted = NDArray[np.bool_]
@@ -46,6 +48,7 @@ class Screen:
         self.versions: Versions = np.ones((self.rows, self.columns), np.int64)
         self._encoded: dict[Tight, dict[int, tuple[int, bytes]]] = {}
         self._updates: dict[tuple[bytes, Encoding, int], Update] = {}
+        self._updates_bytes = 0
 
     # --- from the display -----------------------------------------------------------------------
     def write(self, x: int, y: int, pixels: Pixels) -> None:
@@ -88,7 +91,7 @@ class Screen:
         self.version += 1
         for row, column in changed:
             self.versions[row, column] = self.version
-        self._updates.clear()
+        self._forget_updates()
 
     def nothing_seen(self) -> Versions:
         return np.zeros_like(self.versions)
@@ -116,8 +119,15 @@ class Screen:
             size += len(rectangles[-1])
             held[row, column] = True
         found = Update(content=encode.update(rectangles), held=held)
+        if self._updates_bytes + len(found.content) > UPDATES_KEPT_BYTES:
+            self._forget_updates()
         self._updates[wanted.tobytes(), encoding, most_bytes] = found
+        self._updates_bytes += len(found.content)
         return found
+
+    def _forget_updates(self) -> None:
+        self._updates.clear()
+        self._updates_bytes = 0
 
     def _rectangle(self, row: int, column: int, encoding: Encoding) -> bytes:
         part = self._part(row, column)
