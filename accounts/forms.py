@@ -190,7 +190,7 @@ class LimitsForm(forms.Form):
                 "row": row,
                 "mode": self[f"{row.resource.value}_mode"],
                 "number": self[row.resource.value],
-                "unit": unit(row.resource),
+                "unit": quotas.unit(row.resource),
             }
             for row in self.limit_rows
         ]
@@ -227,11 +227,6 @@ class LimitsForm(forms.Form):
 
 
 _MIB_PER_GIB = 1024
-
-
-def unit(resource: Resource) -> str:
-    """What a person types an amount in."""
-    return "GiB" if resource in quotas.IN_MIB or resource in quotas.IN_GIB else ""
 
 
 def _step(resource: Resource) -> str:

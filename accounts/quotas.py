@@ -324,6 +324,11 @@ def resource_label(resource: Resource | str) -> str:
     return str(Resource(resource).label)
 
 
+def unit(resource: Resource) -> str:
+    """What a person types an amount of it in; memory is kept in MiB and typed in GiB."""
+    return "GiB" if resource in IN_MIB or resource in IN_GIB else ""
+
+
 def amount_text(resource: Resource | str, amount: int) -> str:
     """An amount with its unit, as a person reads it: ``3``, ``1.5 GiB``, ``20 GiB``."""
     kind = Resource(resource)

@@ -11,7 +11,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from accounts import quotas, requests
-from accounts.forms import amount_of, typed, unit
+from accounts.forms import amount_of, typed
 from accounts.models import QuotaRequest, RequestRule, Resource, Team, User
 
 _DATE = "%Y-%m-%d"
@@ -105,7 +105,7 @@ class RequestForm(AmountsForm):
                 "resource": resource,
                 "impact": used[resource],
                 "field": self[resource.value],
-                "unit": unit(resource),
+                "unit": quotas.unit(resource),
                 "wanted": bool(self[resource.value].value()),
             }
             for resource in self.resources
@@ -172,7 +172,7 @@ class RuleForm(AmountsForm):
 
     def lines(self) -> list[dict[str, Any]]:
         return [
-            {"resource": resource, "field": self[resource.value], "unit": unit(resource)}
+            {"resource": resource, "field": self[resource.value], "unit": quotas.unit(resource)}
             for resource in self.resources
         ]
 

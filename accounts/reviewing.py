@@ -13,7 +13,7 @@ from django.utils.dateparse import parse_datetime
 
 from accounts import carrying, limits, rounds
 from accounts.models import QuotaRequest, QuotaRequestEvent, Resource
-from accounts.quotas import UNLIMITED, amount_text, limit_text, resource_label
+from accounts.quotas import UNLIMITED, amount_text, limit_text, resource_label, unit
 
 DAYS = 30
 EARLIER = 10
@@ -32,6 +32,10 @@ class Line:
     @property
     def label(self) -> str:
         return resource_label(self.resource)
+
+    @property
+    def unit(self) -> str:
+        return unit(self.resource)
 
     @property
     def requested_text(self) -> str:
@@ -151,6 +155,6 @@ def _entry(event: QuotaRequestEvent) -> Entry:
 def _texts(amounts: dict[str, int]) -> list[str]:
     return [
         f"{resource_label(resource)} +{amount_text(resource, amount)}"
-        for resource, amount in amounts.items()
-        if resource in Resource.values
+        for resource in Resource.values
+        if (amount := amounts.get(resource)) is not None
     ]

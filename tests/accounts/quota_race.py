@@ -1,6 +1,9 @@
-"""Run by ``test_quota_race``: forty processes ask for one machine each, where ten fit.
+"""Run by ``test_quota_race``: forty at once, in several processes.
 
-``python quota_race.py <processes>`` with ``KVMWEB_DATABASE_URL`` set; prints JSON.
+``python quota_race.py <processes> <what>`` with ``KVMWEB_DATABASE_URL`` set; prints JSON.
+*machines*: forty ask for one each, where ten fit. *mix*: 32 creates where six fit, and eight starts
+where five fit, through the real services. *decide*: two admins approve and the requester withdraws
+the same request, for twelve requests.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kvmweb.settings.base")
@@ -66,31 +70,162 @@ def ask(vm_id: int) -> str:
         connection.close()
 
 
-def work(vm_ids: list[int], gate: object) -> list[str]:
+def prepare_mix() -> list[tuple[str, int]]:
+    import uuid as uuids
+
+    from django.core.management import call_command
+
+    from accounts import quotas, services
+    from accounts.models import QuotaLimit, Resource
+    from hosts.models import Host, Network
+    from vms.models import VM, Image
+
+    call_command("migrate", verbosity=0)
+    user = services.create_user(None, "racer", "", None)
+    host = Host.objects.create(name="a", transport="local", reach="up", cpus=64, memory_mib=1 << 20)
+    Network.objects.create(
+        host=host, name="default", uuid=uuids.uuid4(), kind="nat", active=True, public=True
+    )
+    Image.objects.create(
+        name="Tiny",
+        state="ready",
+        published=True,
+        format="qcow2",
+        virtual_size_bytes=1 << 30,
+        has_cloud_init=False,
+    )
+    limits = {"machines": 14, "running_machines": 5, "vcpus": 999}
+    for resource, hard in limits.items():
+        QuotaLimit.objects.filter(scope="site", resource=resource).update(hard=hard)
+    stopped = [
+        VM.objects.create(
+            name=f"s{n}",
+            domain_name=uuids.uuid4().hex,
+            owner=user,
+            team=user.personal_team,
+            host=host,
+            vcpus=1,
+            memory_mib=256,
+            hostname=f"s{n}",
+            observed="shutoff",
+            desired="stopped",
+        )
+        for n in range(8)
+    ]
+    for vm in stopped:
+        quotas.count(vm, {Resource.MACHINES: 1})
+    asks = [("start", vm.pk) for vm in stopped] + [("create", n) for n in range(32)]
+    return [asks[n * 7 % 40] for n in range(40)]  # mixed among the processes
+
+
+def mix(asked: tuple[str, int]) -> str:
+    from django.db import connection
+
+    from accounts.errors import QuotaExceeded
+    from accounts.models import User
+    from vms import lifecycle, provisioning
+    from vms.models import VM, Image
+
+    what, number = asked
+    try:
+        user = User.objects.get(username="racer")
+        if what == "start":
+            lifecycle.request(VM.objects.get(pk=number), "start", actor=user)
+        else:
+            provisioning.request_vm(
+                actor=user,
+                team=None,
+                name=f"c{number}",
+                image=Image.objects.get(),
+                vcpus=1,
+                memory_mib=256,
+                disk_gib=1,
+                start=False,
+            )
+    except QuotaExceeded as exc:
+        return f"{what} refused:{exc.params['resource']}"
+    except Exception as exc:  # noqa: BLE001 - the test shows what went wrong
+        return f"{what} {type(exc).__name__}: {exc} {getattr(exc, 'fields', '')}"
+    else:
+        return f"{what} done"
+    finally:
+        connection.close()
+
+
+def prepare_decide() -> list[tuple[str, int]]:
+    from django.core.management import call_command
+
+    from accounts import requests, services
+    from accounts.models import Resource
+
+    call_command("migrate", verbosity=0)
+    user = services.create_user(None, "racer", "", None)
+    for name in ("one", "two"):
+        services.create_user(None, name, "", None, is_staff=True)
+    asks = []
+    requests.OPEN_MAX = 99
+    for _ in range(12):
+        made = requests.ask(
+            actor=user, team=user.personal_team, amounts={Resource.VCPUS: 1}, reason="why"
+        )
+        asks += [("one", made.pk), ("racer", made.pk), ("two", made.pk)]
+    return asks
+
+
+def decide(asked: tuple[str, int]) -> str:
+    from django.db import connection
+
+    from accounts import requests
+    from accounts.errors import Conflict
+    from accounts.models import QuotaRequest, User
+
+    who, number = asked
+    try:
+        person = User.objects.get(username=who)
+        request = QuotaRequest.objects.select_related("team").get(pk=number)
+        if who == "racer":
+            requests.withdraw(request, actor=person)
+        else:
+            requests.approve(request, actor=person, version=1, granted={}, ends_at=None)
+    except Conflict:
+        return "told why"
+    except Exception as exc:  # noqa: BLE001 - the test shows what went wrong
+        return f"{who} {type(exc).__name__}: {exc}"
+    else:
+        return "done"
+    finally:
+        connection.close()
+
+
+WAYS = {"machines": (prepare, ask), "mix": (prepare_mix, mix), "decide": (prepare_decide, decide)}
+
+
+def work(asks: list[Any], gate: object, what: str) -> list[str]:
     import django
 
     django.setup()
     with ThreadPoolExecutor(THREADS) as pool:
         gate.wait()  # type: ignore[attr-defined]
-        return list(pool.map(ask, vm_ids))
+        return list(pool.map(WAYS[what][1], asks))
 
 
-def child(vm_ids: list[int], gate: object, answers: object) -> None:
-    answers.put(work(vm_ids, gate))  # type: ignore[attr-defined]
+def child(asks: list[Any], gate: object, answers: object, what: str) -> None:
+    answers.put(work(asks, gate, what))  # type: ignore[attr-defined]
 
 
-def main(processes: int) -> None:
+def main(processes: int, what: str) -> None:
     import django
 
     django.setup()
     from django.db import connection, connections
+    from django.db.models import Sum
 
-    vm_ids = prepare(processes * THREADS)
+    asks = prepare(processes * THREADS) if what == "machines" else WAYS[what][0]()
     connections.close_all()
     context = get_context("spawn")
     gate, answers = context.Barrier(processes), context.Queue()
     children = [
-        context.Process(target=child, args=(vm_ids[n::processes], gate, answers))
+        context.Process(target=child, args=(asks[n::processes], gate, answers, what))
         for n in range(processes)
     ]
     for one in children:
@@ -98,11 +233,19 @@ def main(processes: int) -> None:
     told = Counter(word for _ in children for word in answers.get(timeout=120))
     for one in children:
         one.join()
-    from accounts.models import Allocation
+    from accounts.models import Allocation, QuotaGrant, QuotaRequest
 
-    rows = Allocation.objects.filter(resource="machines").count()
-    print(json.dumps({"vendor": connection.vendor, "told": told, "allocated": rows}))  # noqa: T201
+    used = Allocation.objects.order_by().values("resource").annotate(total=Sum("amount"))
+    found = {
+        "vendor": connection.vendor,
+        "told": told,
+        "allocated": {row["resource"]: row["total"] for row in used},
+        "approved": QuotaRequest.objects.filter(state="approved").count(),
+        "withdrawn": QuotaRequest.objects.filter(state="withdrawn").count(),
+        "grants": QuotaGrant.objects.count(),
+    }
+    print(json.dumps(found))  # noqa: T201
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2])

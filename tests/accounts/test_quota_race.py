@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,9 +30,9 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         yield url
 
 
-def test_forty_ask_ten_get(database_url: str, tmp_path: Path) -> None:
+def race(what: str, database_url: str, tmp_path: Path) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(PROCESSES)],
+        [sys.executable, str(SCRIPT), str(PROCESSES), what],
         env=dict(
             os.environ,
             KVMWEB_DATABASE_URL=database_url,
@@ -45,7 +46,31 @@ def test_forty_ask_ten_get(database_url: str, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     assert found["vendor"] in database_url.replace("postgres:", "postgresql:")
+    return found
+
+
+def test_forty_ask_ten_get(database_url: str, tmp_path: Path) -> None:
+    found = race("machines", database_url, tmp_path)
     assert found["told"] == {"allocated": 10, "refused:1": 30}
-    assert found["allocated"] == 10
+    assert found["allocated"]["machines"] == 10
+
+
+def test_creates_and_starts_at_once(database_url: str, tmp_path: Path) -> None:
+    found = race("mix", database_url, tmp_path)
+    assert found["told"] == {
+        "create done": 6,
+        "create refused:machines": 26,
+        "start done": 5,
+        "start refused:running_machines": 3,
+    }
+    assert found["allocated"]["machines"] == 14
+    assert found["allocated"]["running_machines"] == 5
+
+
+def test_approved_twice_and_withdrawn_at_once(database_url: str, tmp_path: Path) -> None:
+    found = race("decide", database_url, tmp_path)
+    assert found["told"] == {"done": 12, "told why": 24}
+    assert found["approved"] + found["withdrawn"] == 12
+    assert found["grants"] == found["approved"], "nothing is granted twice"
