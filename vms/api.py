@@ -44,6 +44,7 @@ POWER_VERBS = (
 )
 Whole = Annotated[int, Field(strict=True)]  # JSON's true is no number, and neither is "2"
 IdOrName = Whole | str
+TimelineGroup = Literal["", "state", "jobs", "settings", "snapshots", "consoles"]
 M = TypeVar("M", bound=Model)
 
 
@@ -399,15 +400,17 @@ def send_keys(request: HttpRequest, uuid: str, wanted: KeysIn) -> tuple[int, dic
 
 
 @router.get("/vms/{uuid}/timeline", response=Page[EventOut], summary="What happened to it")
-def vm_timeline(request: HttpRequest, uuid: str, paging: Query[Paging]) -> dict[str, Any]:
+def vm_timeline(
+    request: HttpRequest, uuid: str, paging: Query[Paging], only: TimelineGroup = ""
+) -> dict[str, Any]:
     vm = queries.one(_identity(request).user, uuid)
     start = (paging.page - 1) * paging.page_size
-    entries = timeline.entries(vm, start + paging.page_size)[start:]
+    entries = timeline.entries(vm, start + paging.page_size, only=only)[start:]
     items = [
         {"at": e.at, "kind": e.kind, "text": e.text, "actor": e.actor_name, "job": e.job_id}
         for e in entries
     ]
-    return {"items": items, "count": vm.events.count()}
+    return {"items": items, "count": timeline.lines(vm, only).count()}
 
 
 @router.get("/vms/{uuid}/screenshot", summary="Its screen, as it was seen last")

@@ -278,6 +278,7 @@ messages.register(
         "timeline.template.made": _("Became template “%(name)s”"),
         "timeline.binned": _("Moved to the recycle bin"),
         "timeline.taken_back": _("Restored from the recycle bin"),
+        "timeline.hardware.changed": _("Changed: %(what)s"),
         "timeline.hardware.in_force": _(
             "From this start on: %(vcpus)s vCPU, %(memory_mib)s MiB of memory"
         ),

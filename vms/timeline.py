@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from django.db.models import Q, QuerySet
+
 from accounts import messages
 from vms.models import VM, VMEvent
 
@@ -24,6 +26,10 @@ _ICONS = {
     "job.cancelled": "circle-slash",
     "job.succeeded": "circle-check",
     "edited": "pencil",
+    "hardware.changed": "sliders-horizontal",
+    "hardware.in_force": "sliders-horizontal",
+    "snapshot.taken": "history",
+    "snapshot.reverted": "undo-2",
     "owner": "user-cog",
     "backup.taken": "archive",
     "backup.restored": "rotate-ccw",
@@ -47,6 +53,16 @@ _ICONS = {
 }
 
 
+# What people look for -> the kinds of lines that are it, by their beginning.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "state": ("state.", "first_boot."),
+    "jobs": ("asked", "requested", "job.", "clone.", "template."),
+    "settings": ("edited", "hardware.", "owner"),
+    "snapshots": ("snapshot.",),
+    "consoles": ("console.",),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class TimelineEntry:
     at: datetime
@@ -64,9 +80,18 @@ def record(
     return VMEvent.objects.create(vm=vm, kind=kind, actor=actor, job=job, params=params)
 
 
-def entries(vm: VM, limit: int = 50) -> list[TimelineEntry]:
+def lines(vm: VM, only: str = "") -> QuerySet[VMEvent, VMEvent]:
+    """The newest first; of one of ``GROUPS``, or all."""
+    found = vm.events.all()
+    wanted = Q()
+    for beginning in GROUPS.get(only, ()):
+        wanted |= Q(kind__startswith=beginning)
+    return found.filter(wanted)
+
+
+def entries(vm: VM, limit: int = 50, *, only: str = "") -> list[TimelineEntry]:
     """The newest first, in the reader's language."""
-    rows = vm.events.select_related("actor")[:limit]
+    rows = lines(vm, only).select_related("actor")[:limit]
     return [
         TimelineEntry(
             at=row.at,

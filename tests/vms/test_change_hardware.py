@@ -294,6 +294,26 @@ class TestTheRest:
         assert quotas.usage(team)[Resource.MEMORY_MIB] == 1024
 
 
+class TestTimeline:
+    def test_before_and_after_and_the_filter(
+        self, made: Made, owner: User, api: Callable[..., Any], browser: Callable[[User], Client]
+    ) -> None:
+        vm = made()
+        do(requests.resize(vm, actor=owner, vcpus=2))
+        taken(vm, owner)
+        path = f"/vms/{vm.uuid}/timeline"
+        texts = [one["text"] for one in api(owner).get(path + "?only=settings").json()["items"]]
+        assert texts == ["Changed: vcpus 1 → 2"]
+        snapshots_only = api(owner).get(path + "?only=snapshots").json()
+        assert {one["kind"].split(".")[0] for one in snapshots_only["items"]} == {"snapshot"}
+        assert snapshots_only["count"] == len(snapshots_only["items"])
+        assert api(owner).get(path + "?only=nonsense").status_code == 422
+        page = browser(owner).get(f"/machines/{vm.uuid}/?tab=timeline&only=settings")
+        text = page.content.decode().split("timeline-title")[2]
+        assert "vcpus 1 → 2" in text
+        assert "Snapshot “before”" not in text
+
+
 class TestPageAndApi:
     def test_page(
         self, made: Made, owner: User, viewer: User, browser: Callable[[User], Client]

@@ -328,7 +328,11 @@ def _enqueue(
     params: dict[str, Any],
 ) -> Job:
     job = job_services.enqueue(
-        kind, actor=actor, vm=vm, target_name=vm.name, params=params | {"before": before}
+        kind,
+        actor=actor,
+        vm=vm,
+        target_name=vm.name,
+        params=params | {"before": before, "after": after},
     )
     audit.record(actor, kind, vm, before=before, after=after, job=job, team_id=vm.team_id)
     timeline.record(vm, "asked", actor=actor, job=job, task=kind)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -15,7 +15,7 @@ from hosts.virt.errors import NoSuchDomain
 from hosts.virt.spec import DiskSpec, NicSpec, VolumeSpec
 from jobs.models import Job
 from jobs.registry import Park
-from vms import at_host, power
+from vms import at_host, power, timeline
 from vms.models import VM, Disk, Nic
 from vms.power import GUEST_POLL_S, SHUTDOWN_PATIENCE
 from vms.provisioning.steps import GIB, afresh, delete_volume
@@ -157,6 +157,22 @@ def wait_until_off(ctx: JobContext) -> None:
 def succeeded(job: Job) -> None:
     _end(job)
     power.succeeded(job)
+    if job.vm is not None and job.kind != "vm.restart":
+        what = _told(job.params["before"], job.params["after"])
+        timeline.record(job.vm, "hardware.changed", actor=job.actor, job=job, what=what)
+
+
+def _told(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """``vcpus 1 → 2, memory_mib 1024 → 2048``: the API's words, which no language changes."""
+    names = [name for name in (before | after) if before.get(name) != after.get(name)]
+    return ", ".join(f"{name} {_word(before, name)} → {_word(after, name)}" for name in names)
+
+
+def _word(values: dict[str, Any], name: str) -> str:
+    value = values.get(name)
+    if isinstance(value, list):
+        return " ".join(str(one) for one in value)
+    return "–" if value is None else str(value)
 
 
 def failed(job: Job) -> None:

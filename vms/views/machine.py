@@ -54,6 +54,7 @@ def show(request: SignedInRequest, uuid: UUID) -> HttpResponse:
     tab = request.GET.get("tab", "overview")
     tab = tab if tab in TABS else "overview"
     asked = _verb_asked(machine, request.GET.get("verb", ""))
+    only = request.GET.get("only", "") if tab == "timeline" else ""
     context = {
         "machine": machine,
         "vm": vm,
@@ -73,7 +74,9 @@ def show(request: SignedInRequest, uuid: UUID) -> HttpResponse:
     if request.GET.get("part", "machine") == "machine":
         context |= {
             "making": _making(vm),
-            "entries": timeline.entries(vm, 50 if tab == "timeline" else 6),
+            "entries": timeline.entries(vm, 50 if tab == "timeline" else 6, only=only),
+            "only": only,
+            "groups": _timeline_groups(),
             "access": access.of(vm, request.user) if tab == "access" else None,
         }
         if tab == "hardware":
@@ -207,6 +210,19 @@ def _with_deleted(request: SignedInRequest, uuid: UUID) -> VM:
     if vm is None or not policy.can(request.user, Action.SEE, vm):
         raise NotFound("vm.not_found")
     return vm
+
+
+def _timeline_groups() -> list[tuple[str, str]]:
+    """``(value, label)`` of the filter; "" is all."""
+    labels = {
+        "": _("All"),
+        "state": _("States"),
+        "jobs": _("Jobs"),
+        "settings": _("Settings"),
+        "snapshots": _("Snapshots"),
+        "consoles": _("Consoles"),
+    }
+    return [(value, labels[value]) for value in ("", *timeline.GROUPS)]
 
 
 # --- what the page needs -------------------------------------------------------------------------
