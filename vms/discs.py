@@ -36,7 +36,13 @@ def eject(vm: VM, *, actor: User | None) -> Job:
     if actor is not None:
         policy.require(actor, Action.POWER, vm)
     with transaction.atomic():
-        row = VM.objects.in_use().select_for_update().select_related("iso").filter(pk=vm.pk).first()
+        row = (
+            VM.objects.in_use()
+            .select_for_update(of=("self",))
+            .select_related("iso")
+            .filter(pk=vm.pk)
+            .first()
+        )
         if row is None:
             raise Conflict("vm.why.deleted", name=vm.name)
         if row.iso is None:

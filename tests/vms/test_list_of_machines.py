@@ -215,7 +215,7 @@ class TestSize:
             )
         }
         # The goal is 100 ms; this bound only catches what grows with the number of machines.
-        assert max(took.values()) < 0.3, took
+        assert max(took.values()) < 1.0, took
 
     def _best_s(self, owner: User, query: ListQuery) -> float:
         best = 10.0
