@@ -49,6 +49,7 @@ class Console:
         context.route("**/api/v1/vms/*/console", self._ticket)
         context.route_web_socket("**/ws/console/vnc", self._open_screen)
         context.route_web_socket("**/ws/console/serial", self._open_line)
+        context.route_web_socket("**/ws/console/serial/log", self._send_log)
         context.add_init_script(FLATTEN)
 
     def _ticket(self, route: Route) -> None:
@@ -87,6 +88,11 @@ class Console:
         ws.send(json.dumps(hello))
         ws.send(self.history)
         ws.send(json.dumps({"type": "live"}))
+
+    def _send_log(self, ws: WebSocketRoute) -> None:
+        ws.send(json.dumps({"type": "log", "bytes": len(self.history)}))
+        ws.send(self.history)
+        ws.close(code=1000)
 
     def _heard_line(self, message: str | bytes) -> None:
         if isinstance(message, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -347,6 +348,34 @@ def test_the_line_carries_bytes_and_old_questions_are_not_answered(
     sent = len(console.history) + len("Grüße 你好\r\n".encode())
     page.wait_for_timeout(250)
     assert sum(one["bytes"] for one in console.told if one["type"] == "ack") == sent
+
+
+def test_all_that_the_line_said_is_saved(
+    open_page: Open, made: seed.Demo, console: Console, tmp_path: Path
+) -> None:
+    console.history = b"kept: \xff\x00\r\n" * 10_000
+    page = open_serial(open_page, made, seed.machine(made, "web-1"))
+    page.click("#view-button")
+    with page.expect_download() as download:
+        page.click("#save-log")
+    assert download.value.suggested_filename.endswith(".log")
+    download.value.save_as(tmp_path / "line.log")
+    assert (tmp_path / "line.log").read_bytes() == console.history
+    assert console.asked[-1] == {"kind": "serial", "mode": "view"}
+
+
+def test_the_page_says_what_happens_to_the_line(
+    open_page: Open, made: seed.Demo, console: Console
+) -> None:
+    page = open_serial(open_page, made, seed.machine(made, "web-1"))
+    assert console.line is not None
+    for message, said in (
+        ({"type": "line", "state": "waiting", "why": "in_use"}, "Another program on the host"),
+        ({"type": "line", "state": "open"}, "The line is open again."),
+        ({"type": "dropped", "bytes": 17}, "17 bytes"),
+    ):
+        console.line.send(json.dumps(message))
+        expect(page.locator("#strip-text")).to_contain_text(said)
 
 
 def test_escape_sequences_of_a_guest_do_nothing_to_the_browser(

@@ -149,6 +149,16 @@ def words() -> dict[str, str]:
         "handed_over": _("Somebody else has control now. You go on looking."),
         "control_given": _("You have control now."),
         "skipped": _("%s of output came faster than this page could show it and were left out."),
+        "dropped": _("The guest did not take %s bytes of what was typed."),
+        "line_host": _("The host does not answer. The line comes back by itself."),
+        "line_moving": _("The machine moves to another host. The line follows by itself."),
+        "line_in_use": _(
+            "Another program on the host reads this line. It opens here when that one leaves."
+        ),
+        "line_open": _("The line is open again."),
+        "log_saved": _("What the line has said is saved."),
+        "log_empty": _("This line has said nothing yet."),
+        "log_lost": _("What the line has said could not be read. Try again in a moment."),
         "no_resize": _("The guest does not follow the window. Its display driver cannot."),
         "saved": _("The picture is saved."),
         "not_found": _("Not found"),

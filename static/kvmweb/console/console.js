@@ -263,6 +263,8 @@ async function openSerial() {
     escape: leaveConsole,
     link: askToOpen,
     skipped: (bytes) => say(words.skipped.replace("%s", `${Math.ceil(bytes / 1024)} KiB`)),
+    dropped: (bytes) => say(words.dropped.replace("%s", bytes)),
+    line: (why) => say(words[`line_${why || "open"}`] ?? words.line_host),
     ended: () => {},
     resized: showSize,
     search: openSearch,
@@ -376,6 +378,7 @@ const DOES = {
   larger: () => setFont(chosen.font + 1),
   clear: () => serial?.clear(),
   "copy-all": () => copyQuietly(serial?.wholeText() ?? ""),
+  "save-log": saveLog,
 };
 
 byId("view-menu").addEventListener("click", (event) => {
@@ -392,13 +395,32 @@ function setFont(size) {
 async function savePicture() {
   const blob = await screen.picture();
   if (!blob) return;
+  save(blob, "png");
+  say(words.saved);
+}
+
+async function saveLog() {
+  try {
+    const { wholeLog } = await import("./serial.js");
+    const given = await ticket({ kind: "serial", mode: "view" });
+    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+    const address = `${scheme}//${location.host}${new URL(given.url).pathname}/log`;
+    const blob = await wholeLog(new WebSocket(address, given.protocols));
+    if (!blob.size) return say(words.log_empty);
+    save(blob, "log");
+    say(words.log_saved);
+  } catch (error) {
+    say(error instanceof Refusal ? error.message : words.log_lost);
+  }
+}
+
+function save(blob, ending) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
   const now = new Date().toISOString().slice(0, 19).replaceAll(":", "");
-  link.download = `${settings.name}-${now}.png`;
+  link.download = `${settings.name}-${now}.${ending}`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-  say(words.saved);
 }
 
 async function copyQuietly(text) {

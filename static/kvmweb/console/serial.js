@@ -36,9 +36,31 @@ export function makeTerminal(options = {}) {
   return terminal;
 }
 
+// All that the host keeps of a line, over a socket of its own. Rejects when not all of it came.
+export function wholeLog(socket) {
+  const pieces = [];
+  let missing = NaN;
+  socket.binaryType = "arraybuffer";
+  return new Promise((resolve, reject) => {
+    socket.addEventListener("message", ({ data }) => {
+      if (typeof data === "string") {
+        missing = JSON.parse(data).bytes;
+        return;
+      }
+      missing -= data.byteLength;
+      pieces.push(data);
+    });
+    socket.addEventListener("close", () => {
+      if (missing === 0) resolve(new Blob(pieces, { type: "application/octet-stream" }));
+      else reject(new Error("the log did not come to its end"));
+    });
+  });
+}
+
 export class Serial {
   // hooks: connected(), mode(word), leave(), escape(), link(address), skipped(bytes), ended(reason),
-  // resized(cols, rows), search(), copied()
+  // resized(cols, rows), search(), copied(), dropped(bytes),
+  // line(why it is waited for: host, moving, in_use; "": it is open)
   constructor(element, settings, hooks) {
     this.hooks = hooks;
     this.settings = settings;
@@ -111,6 +133,8 @@ export class Serial {
     if (message.type === "mode") this.hooks.mode(message.mode);
     else if (message.type === "live") this.terminal.write("", () => (this.old = false));
     else if (message.type === "skipped") this.hooks.skipped(message.bytes);
+    else if (message.type === "dropped") this.hooks.dropped(message.bytes);
+    else if (message.type === "line") this.hooks.line(message.state === "open" ? "" : message.why);
     else if (message.type === "end") this.hooks.ended(message.reason);
   }
 
