@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from django.db import transaction
@@ -15,6 +16,7 @@ from accounts.models import Membership, Team, User
 from hosts import connections
 from hosts.virt.errors import HostUnreachable
 from hosts.virt.fake import FakeHypervisor
+from hosts.virt.fake.console import FakeLine
 from hosts.virt.spec import VolumeSpec
 from tests.consoles.serial_site import SerialSite
 from tests.consoles.test_both_carriers_keep_the_contract import wait_for
@@ -204,6 +206,30 @@ def test_a_reader_elsewhere_is_not_thrown_out(
         assert fake.lines[vm.uuid] is theirs
         theirs.close()
         terminal.until_told(type="line", state="open")
+
+
+def test_a_line_that_opens_too_late_is_closed(
+    site: SerialSite,
+    fake: FakeHypervisor,
+    owner: User,
+    vm: VM,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who came has gone before the host answered; the line is not left taken."""
+    opened: list[FakeLine] = []
+    open_console = fake.open_console
+
+    def watched(*arguments: Any) -> FakeLine:
+        opened.append(open_console(*arguments))
+        return opened[-1]
+
+    monkeypatch.setattr(fake, "open_console", watched)
+    fake.delay("open_console", 1)
+    with site.open(secret(owner, vm)):
+        wait_for(lambda: fake.calls["open_console"] == 1, "the line is being opened")
+    wait_for(lambda: vm.uuid not in hub._hubs, "the hub has ended")
+    assert opened == []
+    wait_for(lambda: bool(opened) and not opened[0]._open, "opened late, and closed")
 
 
 def test_a_machine_that_moves_is_followed(

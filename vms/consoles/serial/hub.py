@@ -197,7 +197,7 @@ class Hub:
         here = await database_sync_to_async(_where)(self.uuid)
         inbox = Inbox()
         try:
-            line = await self._in_thread(partial(here.open, inbox))
+            line = await self._open(here, inbox)
         except (WrongState, NoSuchDomain):
             await self._fill_in(here, inbox)
             await self._look_why(here)
@@ -215,6 +215,19 @@ class Hub:
             self._forget_typed()
             await asyncio.shield(self._in_thread(line.close))
         await self._look_why(here)
+
+    async def _open(self, here: Where, inbox: Inbox) -> ConsoleLine:
+        """A line that comes when nobody waits for it any more is closed: it takes one reader."""
+        opening = asyncio.ensure_future(self._in_thread(partial(here.open, inbox)))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(self._close_late)
+            raise
+
+    def _close_late(self, opening: asyncio.Future[ConsoleLine]) -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            self.loop.run_in_executor(None, opening.result().close)
 
     async def _fill_in(self, here: Where, inbox: Inbox) -> None:
         """What the host's log has and this hub does not: all of it at first, later what was said
