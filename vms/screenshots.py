@@ -35,6 +35,7 @@ KEPT_S = 600
 POLL_S = 0.1
 FRESH_S = 5  # younger than this, it is not taken again
 WIDTH_MAX, HEIGHT_MAX = 1280, 1024
+SMALL = (320, 256)  # for lists
 # A guest chooses the size of its screen; one this large is not decoded.
 PIXELS_MAX = 4096 * 4096
 WEBP_QUALITY = 80
@@ -46,7 +47,7 @@ class Shot:
     content_type: str = "image/webp"
 
 
-def latest(vm: VM) -> Shot | None:
+def latest(vm: VM, *, small: bool = False) -> Shot | None:
     """The last picture, None while there is none (or the machine is off). Has a new one taken
     unless that has just been done. Never raises, never waits."""
     if vm.observed not in state.ON:
@@ -54,7 +55,7 @@ def latest(vm: VM) -> Shot | None:
     try:
         if cache.add(_asked_key(vm.uuid), 1, FRESH_S):
             _send(vm.uuid)
-        content = cache.get(_key(vm.uuid, vm.started_at))
+        content = cache.get(_key(vm.uuid, vm.started_at, small=small))
     except (RedisError, OSError) as error:
         log.info("no screenshot, the cache does not answer: %s", error)
         return None
@@ -83,7 +84,8 @@ def take(uuid: UUID) -> bool:
     if vm is None or vm.host is None or vm.observed not in state.ON:
         return False
     try:
-        content = compact(connections.hypervisor(vm.host).screenshot(vm.uuid))
+        png = connections.hypervisor(vm.host).screenshot(vm.uuid)
+        content, small = compact(png), compact(png, SMALL)
     except VirtError as error:
         log.info("no screenshot of %s: %s [%s]", uuid, error.raw, error.ref)
         return False
@@ -92,19 +94,20 @@ def take(uuid: UUID) -> bool:
         return False
     key = _key(vm.uuid, vm.started_at)
     is_first = cache.get(key) is None
+    cache.set(_key(vm.uuid, vm.started_at, small=True), small, KEPT_S)
     cache.set(key, content, KEPT_S)
     if is_first:
         state.announce(vm)  # pages that wait for it; later ones they ask for as they like
     return True
 
 
-def compact(png: bytes) -> bytes:
+def compact(png: bytes, most: tuple[int, int] = (WIDTH_MAX, HEIGHT_MAX)) -> bytes:
     """Small enough to be kept for each machine. ValueError for a screen that is too large."""
     with Picture.open(io.BytesIO(png), formats=["PNG", "PPM"]) as picture:
         if picture.width * picture.height > PIXELS_MAX:
             raise ValueError(f"{picture.width} x {picture.height}")
         shown = picture.convert("RGB")
-    shown.thumbnail((WIDTH_MAX, HEIGHT_MAX))
+    shown.thumbnail(most)
     out = io.BytesIO()
     shown.save(out, "WEBP", quality=WEBP_QUALITY)
     return out.getvalue()
@@ -117,10 +120,10 @@ def _send(uuid: UUID) -> None:
         log.info("no screenshot is taken, the broker does not answer: %s", error)
 
 
-def _key(uuid: UUID, started_at: datetime | None) -> str:
+def _key(uuid: UUID, started_at: datetime | None, *, small: bool = False) -> str:
     # A picture of an earlier run is not shown.
     run = int(started_at.timestamp()) if started_at else 0
-    return f"screenshot:{uuid}:{run}"
+    return f"screenshot{'-small' if small else ''}:{uuid}:{run}"
 
 
 def _asked_key(uuid: UUID) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.test import Client
 from PIL import Image as Picture
 
 from accounts.models import User
@@ -101,3 +102,25 @@ def test_the_api_gives_it_to_those_who_may_look(
         assert answer.status_code == 200
         assert answer["Content-Type"] == "image/png"
     assert api(outsider).get(f"/vms/{vm.uuid}/screenshot").status_code == 404
+
+
+def test_a_page_gets_a_small_one_and_then_hears_that_it_is_the_same(
+    vm: VM,
+    fake: FakeHypervisor,
+    asked: list[Any],
+    owner: User,
+    browser: Callable[[User], Client],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fake, "screenshot", lambda _uuid: png(1280, 800))
+    screenshots.take(vm.uuid)
+    address = f"/machines/{vm.uuid}/screen/"
+    client = browser(owner)
+    whole, small = client.get(address), client.get(f"{address}?size=small")
+    assert len(small.content) < len(whole.content)
+    with Picture.open(io.BytesIO(small.content)) as picture:
+        assert picture.width <= 320
+    assert small["Cache-Control"] == "private, no-cache"
+    again = client.get(f"{address}?size=small", headers={"If-None-Match": small["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert client.get(address, headers={"If-None-Match": small["ETag"]}).status_code == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +10,8 @@ from django.db import transaction
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils.cache import get_conditional_response
+from django.utils.http import quote_etag
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -23,7 +26,7 @@ from vms.consoles import invites, page, people, recorder, recordings, sharing
 from vms.models import VM, ConsoleInvite
 
 # Shown until a worker has taken the first picture: nothing, in a screen's shape.
-NO_PICTURE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 10"/>'
+NO_PICTURE = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 10"/>'
 
 
 @signed_in
@@ -32,13 +35,14 @@ def vm_screen(request: SignedInRequest, uuid: UUID) -> HttpResponse:
     """The last picture of its screen, for pages; has a newer one taken."""
     vm = queries.one(request.user, uuid)
     policy.require(request.user, Action.CONSOLE_VIEW, vm)
-    shot = screenshots.latest(vm)
-    answer = HttpResponse(
-        shot.content if shot else NO_PICTURE,
-        content_type=shot.content_type if shot else "image/svg+xml",
-    )
-    answer["Cache-Control"] = "no-store"
-    return answer
+    shot = screenshots.latest(vm, small=request.GET.get("size") == "small")
+    content = shot.content if shot else NO_PICTURE
+    answer = HttpResponse(content, content_type=shot.content_type if shot else "image/svg+xml")
+    # Kept by the browser, asked for again each time: what has not changed costs a header.
+    answer["Cache-Control"] = "private, no-cache"
+    tag = quote_etag(hashlib.sha256(content).hexdigest()[:32])
+    answer["ETag"] = tag
+    return get_conditional_response(request, etag=tag, response=answer) or answer
 
 
 @signed_in
