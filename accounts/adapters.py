@@ -8,12 +8,13 @@ from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.mfa.adapter import DefaultMFAAdapter
+from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from cryptography.fernet import Fernet, MultiFernet
 from django.conf import settings
 from django.http import HttpRequest
 from django.utils.encoding import force_bytes
 
-from accounts import audit, services
+from accounts import audit, directory, services
 from accounts.models import User
 
 
@@ -33,6 +34,36 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
     def get_client_ip(self, request: HttpRequest) -> str:
         """The address that throttling counts: behind trusted proxies only."""
         return audit.client_address(request) or "unknown"
+
+
+class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
+    """Sign-in by providers of ``KVMWEB_OIDC_FILE``; their groups make teams and roles."""
+
+    def is_open_for_signup(self, request: HttpRequest, sociallogin: Any) -> bool:  # noqa: ARG002
+        return bool(_provider(sociallogin).get("sign_up", True))
+
+    def save_user(self, request: HttpRequest, sociallogin: Any, form: Any = None) -> User:
+        saved: User = super().save_user(request, sociallogin, form)
+        services.complete_new_user(saved)
+        audit.record(saved, "user.sign_up", saved, after={"by": sociallogin.account.provider})
+        _apply_groups(saved, sociallogin)
+        return saved
+
+    def pre_social_login(self, request: HttpRequest, sociallogin: Any) -> None:  # noqa: ARG002
+        if sociallogin.is_existing and sociallogin.user.is_active:
+            _apply_groups(sociallogin.user, sociallogin)
+
+
+def _provider(sociallogin: Any) -> dict[str, Any]:
+    known = {one["id"]: one for one in settings.OIDC}
+    return known.get(sociallogin.account.provider, {})
+
+
+def _apply_groups(user: User, sociallogin: Any) -> None:
+    provider = _provider(sociallogin)
+    claims = sociallogin.account.extra_data
+    groups = directory.groups_of(claims, provider.get("groups_claim", "groups"))
+    directory.apply(user, provider, groups)
 
 
 class MFAAdapter(DefaultMFAAdapter):  # type: ignore[misc]

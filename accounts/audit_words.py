@@ -43,6 +43,7 @@ register(
         "quota.set_limit": _("Set a limit"),
         "sshkey.add": _("Added an SSH key"),
         "sshkey.remove": _("Removed an SSH key"),
+        "team.by_groups": _("Team or role by groups of the provider"),
         "team.create": _("Made a team"),
         "team.invite": _("Invited into a team"),
         "team.join": _("Joined a team"),

@@ -6,6 +6,7 @@ import logging
 import re
 import uuid
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import (
@@ -39,7 +40,7 @@ _CSP = "; ".join(
         "img-src 'self' data: blob:",
         "connect-src {connect}",
         "font-src 'self'",
-        "form-action 'self'",
+        "form-action 'self'{providers}",
         "base-uri 'none'",
         "frame-ancestors 'self'",
     ]
@@ -77,9 +78,18 @@ class ContentSecurityPolicyMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
         if "Content-Security-Policy" not in response:
-            response["Content-Security-Policy"] = _CSP.format(connect=_connect(request))
+            response["Content-Security-Policy"] = _CSP.format(
+                connect=_connect(request), providers=_providers()
+            )
         response.setdefault("Permissions-Policy", _PERMISSIONS)
         return response
+
+
+def _providers() -> str:
+    """Browsers hold a form to this policy also where its answer leads elsewhere: to the sign-in
+    of a provider."""
+    parts = (urlsplit(one["server_url"]) for one in settings.OIDC)
+    return "".join(f" {part.scheme}://{part.netloc}" for part in parts)
 
 
 def _connect(request: HttpRequest) -> str:

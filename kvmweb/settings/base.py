@@ -1,6 +1,7 @@
 """Every setting of the site. Each environment variable is named ``KVMWEB_...``."""
 
 import hashlib
+import json
 import os
 import socket
 from pathlib import Path
@@ -63,6 +64,8 @@ INSTALLED_APPS = [
     "allauth",
     "allauth.account",
     "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
     "template_partials",
     "accounts",
     "jobs",
@@ -207,6 +210,25 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = ACCOUNT_LOGOUT_REDIRECT_URL = "dashboard"
 ACCOUNT_ADAPTER = "accounts.adapters.AccountAdapter"
+# OpenID Connect providers: docs/admin/sign-in.md says what the file holds.
+OIDC_FILE = env.str("KVMWEB_OIDC_FILE", default="")
+OIDC: list[dict[str, Any]] = json.loads(Path(OIDC_FILE).read_text()) if OIDC_FILE else []
+SOCIALACCOUNT_ADAPTER = "accounts.adapters.SocialAccountAdapter"
+SOCIALACCOUNT_PROVIDERS = {
+    "openid_connect": {
+        "OAUTH_PKCE_ENABLED": True,
+        "APPS": [
+            {
+                "provider_id": one["id"],
+                "name": one["name"],
+                "client_id": one["client_id"],
+                "secret": one["secret"],
+                "settings": {"server_url": one["server_url"]},
+            }
+            for one in OIDC
+        ],
+    }
+}
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 # Admins must have a second factor before they can do anything else.
 ADMIN_MFA_REQUIRED = env.bool("KVMWEB_ADMIN_MFA_REQUIRED", default=False)
