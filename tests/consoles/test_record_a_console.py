@@ -6,19 +6,23 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
+import uvicorn
 from asgiref.sync import sync_to_async
 from django.utils import timezone
 
 from accounts.errors import Conflict, Forbidden, NotFound
 from accounts.models import AuditEntry, User
 from tests.consoles.displays import Client, Display
+from tests.consoles.test_both_carriers_keep_the_contract import answers, free_port, wait_for
 from tests.consoles.test_many_viewers_one_connection import few_colours, text_like, until
 from vms import timeline
 from vms.consoles import recorder, recordings, sharing, targets
@@ -350,3 +354,56 @@ async def test_a_stuck_index_line_is_json(display: Display, owner: User, vm: VM)
     await record(row, work)
     lines = recordings.index_of(row).read_text().splitlines()
     assert all(len(json.loads(line)) == 4 for line in lines)
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The site as it is run, with a display that stands still."""
+    from kvmweb.asgi import application
+
+    shown: list[Display] = []
+
+    async def open_vnc(_: VM) -> targets.Target:
+        shown.append(Display(200, 150))
+        shown[-1].picture = text_like(150, 200, 5)
+        return targets.SocketTarget(await shown[-1].open())
+
+    monkeypatch.setattr(targets, "open_vnc", open_vnc)
+    monkeypatch.setattr(room, "LINGER_S", 0)
+    port = free_port()
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application,  # type: ignore[arg-type]
+            host="127.0.0.1",
+            port=port,
+            lifespan="off",
+            log_level="warning",
+        )
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_for(lambda: answers(port), "the site does not listen")
+    yield f"http://127.0.0.1:{port}/api/v1"
+    server.should_exit = True
+    thread.join(DEADLINE_S)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_asked_for_over_http(served: str, owner: User, vm: VM, api: Callable[..., Any]) -> None:
+    """The request is over, the recording goes on; its file comes in pieces."""
+    headers = {"Authorization": f"Bearer {api(owner).secret}"}
+    with httpx.Client(headers=headers, timeout=DEADLINE_S) as client:
+        answer = client.post(f"{served}/vms/{vm.uuid}/recordings", json={"kind": "vnc"})
+        assert answer.status_code == 201, answer.text
+        at = f"{served}/recordings/{answer.json()['id']}"
+        wait_for(lambda: bool(client.get(at).json()["entries"]), "nothing is recorded")
+        assert client.post(f"{at}/stop").status_code == 200
+        wait_for(lambda: bool(client.get(at).json()["ended_at"]), "it does not end")
+        found = client.get(at).json()
+        assert found["end_reason"] == "stopped_by"
+        data = client.get(f"{at}/data")
+        assert len(data.content) == found["size_bytes"]
+        part = client.get(f"{at}/data", headers={"Range": "bytes=12-15"})
+        assert (part.status_code, part.content) == (206, data.content[12:16])
+    shown = asyncio.run(played(*[piece for *_, piece in pieces(data.content)]))
+    assert np.array_equal(shown.picture, text_like(150, 200, 5))

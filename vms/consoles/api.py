@@ -224,7 +224,7 @@ def make_invite(request: HttpRequest, uuid: str, wanted: InviteIn) -> tuple[int,
         once=wanted.once,
         hours=wanted.hours,
     )
-    path = f"{reverse('dashboard')}console/join/{token}/"
+    path = reverse("console_join", args=[token])
     return 201, _invite(row) | {"url": request.build_absolute_uri(path)}
 
 
