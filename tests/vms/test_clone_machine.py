@@ -19,7 +19,7 @@ from jobs import services as job_services
 from jobs.models import Job
 from tests.vms.conftest import run_to_end, run_until, run_until_parked, step_on, volumes
 from tests.vms.test_snapshots import read, taken, write
-from vms import lifecycle, seeds, state
+from vms import cloudconfig, lifecycle, seeds, state
 from vms.cloning import requests
 from vms.models import VM
 
@@ -93,6 +93,7 @@ class TestWork:
             instance_id=str(vm.uuid), hostname="copy", user="tiny", ssh_keys=("k",), clone=True
         )
         config = yaml.safe_load(seeds.user_data(seed))
+        assert cloudconfig.problems(config) == []
         assert config["ssh_deletekeys"] is True
         assert config["bootcmd"][0][:3] == ["cloud-init-per", "instance", "kvmweb-identity"]
         assert "machine-id" in config["bootcmd"][0][-1]
