@@ -24,7 +24,12 @@ RUN_PACKAGES = """
 LAB_PACKAGES = "nftables openssh-server openssh-client util-linux mount".split()
 TEST_PACKAGES = """
     postgresql mmdebstrap virtinst cloud-image-utils genisoimage fonts-noto-cjk openssh-client
+    nginx xorriso ovmf osinfo-db xkb-data libxkbcommon0
 """.split()
+# Not in every release that we support; what needs them is skipped without.
+TEST_PACKAGES_WHERE_OFFERED = ["caddy", "nodejs"]
+# Their packages start services of their own; ours live on sockets and ports that we choose.
+NOT_TO_RUN = ("redis-server", "nginx", "caddy")
 
 
 NEEDED_COMMANDS = {
@@ -120,14 +125,25 @@ def install(packages: list[str], *, step: say.Step) -> list[str]:
         log=log,
         advice=advice,
     )
-    if "redis-server" in wanted and has_systemd():
-        # The package starts a Redis of its own on a TCP port; ours lives on a socket in var/.
-        subprocess.run(
-            as_root(["systemctl", "disable", "--now", "redis-server"]),
-            capture_output=True,
-            check=False,
-        )
+    if has_systemd():
+        for service in set(NOT_TO_RUN) & set(wanted):
+            subprocess.run(
+                as_root(["systemctl", "disable", "--now", service]),
+                capture_output=True,
+                check=False,
+            )
     return wanted
+
+
+def offered(packages: list[str]) -> list[str]:
+    """Those of them that this release has."""
+    return [
+        name
+        for name in packages
+        if not subprocess.run(
+            ["apt-cache", "show", name], capture_output=True, check=False
+        ).returncode
+    ]
 
 
 def _settle_dpkg(step: say.Step, log: Path) -> None:

@@ -90,7 +90,13 @@ def prepare(*, install: bool, chromium: bool, guests: bool) -> None:
     if install:
         with say.Step("Packages") as step:
             packages = [*system.RUN_PACKAGES, *system.LAB_PACKAGES, *system.TEST_PACKAGES]
-            step.say(f"{len(system.install([*packages, *system.guest_packages()], step=step))} new")
+            new = system.install([*packages, *system.guest_packages()], step=step)
+            # After the lists were brought up to date.
+            some = system.offered(system.TEST_PACKAGES_WHERE_OFFERED)
+            if shutil.which("node"):
+                some = [name for name in some if name != "nodejs"]
+            new += system.install(some, step=step)
+            step.say(f"{len(new)} new")
     with say.Step("Python environment") as step:
         pyenv.sync(step=step, dev=True)
     if chromium:
