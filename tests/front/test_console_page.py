@@ -21,7 +21,7 @@ pytestmark = pytest.mark.browser
 
 Open = Callable[..., Page]
 # As RFB carries them: of those with the prefix E0 the highest bit.
-SHIFT, ALTGR, ENTER, DELETE, PRINT = 0x2A, 0xB8, 0x1C, 0xD3, 0xB7
+SHIFT, ALTGR, ENTER, DELETE, PRINT = 0x2A, 0xB8, 0x1C, 0xD3, 0x54
 TITLE = "\x1b]0;pwned\x07\x1b]2;pwned\x07"
 CLIPBOARD = "\x1b]52;c;cHduZWQ=\x07"
 HIDDEN_LINK = "\x1b]8;;https://evil.example/\x07click\x1b]8;;\x07"

@@ -297,6 +297,7 @@ function choose(next) {
   again = null;
   before?.close();
   showKind();
+  mark("connecting");
   mode = "view";
   enableControls();
   reconnect();
