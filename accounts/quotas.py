@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import models, transaction
-from django.db.models import Q, Sum
-from django.db.models.functions import Coalesce
+from django.db import connection, models, transaction
+from django.db.models import Sum
+from django.utils import timezone
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 
@@ -106,8 +106,11 @@ def team_limits(team: Team) -> dict[Resource, Limit]:
 
 def usage(team: Team, user: User | None = None) -> dict[Resource, int]:
     """What the team has allocated, or one member's part of it."""
-    by_team, by_member = _usage(team.pk, user.pk if user else None)
-    return by_team if user is None else by_member
+    rows = Allocation.objects.filter(team=team)
+    if user is not None:
+        rows = rows.filter(user=user)
+    sums = rows.order_by().values("resource").annotate(total=Sum("amount"))
+    return dict.fromkeys(Resource, 0) | {Resource(row["resource"]): row["total"] for row in sums}
 
 
 def preview(team: Team, user: User, ask: Mapping[Resource, int]) -> list[Impact]:
@@ -413,44 +416,51 @@ class _Standing:
 
 
 def _standing(team_id: int, user_id: int | None) -> _Standing:
-    of_team, of_member = _limits(team_id, user_id)
-    used_by_team, used_by_member = _usage(team_id, user_id)
+    """One statement: growth waits for the team's lock while it is read."""
+    found: dict[str, dict[Resource, int]] = {
+        kind: {} for kind in ("site", "team", "member", "team+", "member+", "used", "mine")
+    }
+    with connection.cursor() as cursor:
+        now = connection.ops.adapt_datetimefield_value(timezone.now())
+        cursor.execute(
+            _STANDING_SQL, {"team": team_id, "user": -1 if user_id is None else user_id, "now": now}
+        )
+        for kind, resource, amount in cursor.fetchall():
+            found[kind][Resource(resource)] = int(amount)
+    of_team = {resource: Limit(hard=UNLIMITED, scope="site") for resource in Resource}
+    of_team |= _as_limits("site", found["site"]) | _as_limits("team", found["team"])
+    nothing = dict.fromkeys(Resource, 0)
     return _Standing(
-        of_team=of_team,
-        of_member=of_member,
-        used_by_team=used_by_team,
-        used_by_member=used_by_member,
+        of_team=_with_grants(of_team, found["team+"]),
+        of_member=_with_grants(_as_limits("member", found["member"]), found["member+"]),
+        used_by_team=nothing | found["used"],
+        used_by_member=nothing | found["mine"],
     )
 
 
-def _limits(
-    team_id: int, user_id: int | None
-) -> tuple[dict[Resource, Limit], dict[Resource, Limit]]:
-    """The limits of the team (its own or the site's), and those set for the member."""
-    scopes = QuotaLimit.Scope
-    wanted = Q(scope=scopes.SITE) | Q(scope=scopes.TEAM, team_id=team_id)
-    if user_id is not None:
-        wanted |= Q(scope=scopes.MEMBER, team_id=team_id, user_id=user_id)
-    found: dict[str, dict[Resource, Limit]] = {scope.value: {} for scope in scopes}
-    rows = QuotaLimit.objects.filter(wanted).values_list("scope", "resource", "hard")
-    for scope, resource, hard in rows:
-        found[scope][Resource(resource)] = Limit(hard=hard, scope=scope)
-    of_team = {resource: Limit(hard=UNLIMITED, scope="site") for resource in Resource}
-    of_team |= found["site"]
-    of_team |= found["team"]
-    for_team, for_member = _granted(team_id, user_id)
-    return _with_grants(of_team, for_team), _with_grants(found["member"], for_member)
+# kind, resource, amount: the limits of each scope, what live grants add, and the sums.
+_STANDING_SQL = f"""
+    SELECT scope, resource, hard FROM {QuotaLimit._meta.db_table}
+        WHERE scope = 'site' OR (scope = 'team' AND team_id = %(team)s)
+            OR (scope = 'member' AND team_id = %(team)s AND user_id = %(user)s)
+    UNION ALL
+    SELECT CASE WHEN user_id IS NULL THEN 'team+' ELSE 'member+' END, resource, SUM(delta)
+        FROM {QuotaGrant._meta.db_table}
+        WHERE team_id = %(team)s AND (user_id IS NULL OR user_id = %(user)s)
+            AND starts_at <= %(now)s AND (expires_at IS NULL OR expires_at > %(now)s)
+            AND revoked_at IS NULL
+        GROUP BY 1, 2
+    UNION ALL
+    SELECT 'used', resource, SUM(amount) FROM {Allocation._meta.db_table}
+        WHERE team_id = %(team)s GROUP BY resource
+    UNION ALL
+    SELECT 'mine', resource, SUM(amount) FROM {Allocation._meta.db_table}
+        WHERE team_id = %(team)s AND user_id = %(user)s GROUP BY resource
+"""  # noqa: S608 - only the names of our own tables are put in
 
 
-def _granted(team_id: int, user_id: int | None) -> tuple[dict[Resource, int], dict[Resource, int]]:
-    """What live grants add: for the team, and for the member."""
-    for_team: dict[Resource, int] = {}
-    for_member: dict[Resource, int] = {}
-    rows = QuotaGrant.objects.live().filter(Q(user=None) | Q(user=user_id), team_id=team_id)
-    for user, resource, delta in rows.order_by().values_list("user", "resource", "delta"):
-        into = for_team if user is None else for_member
-        into[Resource(resource)] = into.get(Resource(resource), 0) + delta
-    return for_team, for_member
+def _as_limits(scope: str, hard: Mapping[Resource, int]) -> dict[Resource, Limit]:
+    return {resource: Limit(hard=amount, scope=scope) for resource, amount in hard.items()}
 
 
 def _with_grants(
@@ -464,24 +474,6 @@ def _with_grants(
         )
         for resource, limit in limits.items()
     }
-
-
-def _usage(team_id: int, user_id: int | None) -> tuple[dict[Resource, int], dict[Resource, int]]:
-    """What the team uses, and the member's part of it."""
-    by_team, by_member = dict.fromkeys(Resource, 0), dict.fromkeys(Resource, 0)
-    sums = (
-        Allocation.objects.filter(team_id=team_id)
-        .order_by()
-        .values("resource")
-        .annotate(
-            team_total=Sum("amount"),
-            member_total=Coalesce(Sum("amount", filter=Q(user_id=user_id)), 0),
-        )
-    )
-    for row in sums:
-        by_team[Resource(row["resource"])] = row["team_total"]
-        by_member[Resource(row["resource"])] = row["member_total"]
-    return by_team, by_member
 
 
 def _impacts(standing: _Standing, ask: Mapping[Resource, int]) -> list[Impact]:
