@@ -30,6 +30,7 @@ urlpatterns = [
     path("machines/new/preview/", create.preview, name="vm_create_preview"),
     path("templates/", templates.show, name="template_list"),
     path("templates/<int:template_id>/public/", templates.publish, name="template_public"),
+    path("templates/versions/<int:version_id>/", templates.ask, name="template_version_ask"),
     path(
         "templates/versions/<int:version_id>/<slug:word>/", templates.act, name="template_version"
     ),

@@ -102,3 +102,21 @@ def test_deleted_and_back_with_its_data(site: Site, name: str) -> None:
     guest.wait_ssh(timeout_s=BOOT_S)
     assert guest.ssh("cat ~/proof").stdout.strip() == "kept"
     assert host_key(guest) == before
+
+
+def test_backed_up_while_it_runs_and_restored(site: Site, name: str) -> None:
+    guest = site.create(name)
+    guest.wait_ssh(timeout_s=BOOT_S)
+    guest.ssh("echo saved > ~/proof && sync")
+    answer = site.stack.api("POST", f"/vms/{guest.uuid}/backups")
+    (job,) = site.stack.wait_final(answer)
+    assert job["state"] == "succeeded", job
+    guest.ssh("echo ruined > ~/proof && sync")
+    off(site, guest)
+    answer = site.stack.api("POST", f"/vms/{guest.uuid}/backups/1/restore", {})
+    (job,) = site.stack.wait_final(answer)
+    assert job["state"] == "succeeded", job
+    answer = site.stack.api("POST", f"/vms/{guest.uuid}/start")
+    guest.wait_ssh(timeout_s=BOOT_S)
+    assert guest.ssh("cat ~/proof").stdout.strip() == "saved"
+    assert len(guest.volumes()) <= 2  # its disk, and what keeps its serial line

@@ -113,13 +113,18 @@ def make(request: SignedInRequest, uuid: UUID) -> HttpResponse:
 
 
 @signed_in
+@require_safe
+def ask(request: SignedInRequest, version_id: int) -> HttpResponse:
+    """The dialog before a version is deleted."""
+    context = {"image": _version(request, version_id)}
+    return render_page(request, "vms/template_delete.html", context)
+
+
+@signed_in
 @require_POST
 def act(request: SignedInRequest, version_id: int, word: str) -> HttpResponse:
     """``current`` or ``delete``, of one version."""
-    visible = services.visible_to(request.user)
-    image = Image.objects.filter(pk=version_id, template__in=visible).first()
-    if image is None:
-        raise NotFound("template.not_found")
+    image = _version(request, version_id)
     if word == "current":
         services.set_current(image, actor=request.user)
         text = _("New machines are made from “%(name)s”.")
@@ -129,6 +134,14 @@ def act(request: SignedInRequest, version_id: int, word: str) -> HttpResponse:
     else:
         raise NotFound
     return done(request, text % {"name": image.name}, changed="image job")
+
+
+def _version(request: SignedInRequest, version_id: int) -> Image:
+    visible = services.visible_to(request.user)
+    image = Image.objects.filter(pk=version_id, template__in=visible).first()
+    if image is None:
+        raise NotFound("template.not_found")
+    return image
 
 
 @signed_in
