@@ -18,6 +18,8 @@ from vms.consoles import carrier_websockify
 
 class Command(BaseCommand):
     help = "Carries VNC consoles in processes of their own (KVMWEB_CONSOLE_CARRIER=websockify)."
+    # They import every page and the API, which this process never shows (35 MiB).
+    requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--listen", default="127.0.0.1")
