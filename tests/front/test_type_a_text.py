@@ -18,11 +18,12 @@ CONSOLE = ROOT / "static/kvmweb/console"
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
-def test_each_layout_presses_the_right_keys(tmp_path: Path) -> None:
+def test_layouts_press_the_right_keys_and_recordings_are_read(tmp_path: Path) -> None:
     (tmp_path / "package.json").write_text('{"type": "module"}')
-    for source in (CONSOLE / "layouts.js", CONSOLE / "typing.js"):
-        shutil.copy(source, tmp_path)
-    shutil.copy(ROOT / "tests/front/js/typing.test.js", tmp_path)
+    for name in ("layouts.js", "typing.js", "recordings.js"):
+        shutil.copy(CONSOLE / name, tmp_path)
+    for test in (ROOT / "tests/front/js").glob("*.test.js"):
+        shutil.copy(test, tmp_path)
     done = subprocess.run(
         ["node", "--test"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
