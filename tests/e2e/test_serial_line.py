@@ -90,8 +90,9 @@ def soon(terminal: Terminal, *prompts: str, timeout_s: float = ARRIVES_S) -> boo
 
 
 def asks(terminal: Terminal) -> str:
-    """What the guest waits for at the end of the line."""
-    found = re.search(rb"(login|Password|\$):? $", bytes(terminal.shown[-80:]))
+    """What the guest waits for at the end of the line. Its shell asks a terminal where the cursor
+    is, and goes on without an answer."""
+    found = re.search(rb"(login|Password|\$):? (?:\x1b\[6n)?$", bytes(terminal.shown[-80:]))
     return found[1].decode() if found else ""
 
 
