@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,9 @@ def held(subject: console.Subject) -> tuple[int, int]:
             assert len(list((process / "task").iterdir())) == 1, "a thread in the lean half"
         else:
             threads += len(list((process / "task").iterdir()))
-        connections += sum("sqlite3" in str(link.readlink()) for link in (process / "fd").iterdir())
+        for link in (process / "fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                connections += "sqlite3" in str(link.readlink())
     return threads, connections
 
 

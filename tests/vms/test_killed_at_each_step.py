@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -105,7 +106,9 @@ def survive(job: Job, point: str, monkeypatch: pytest.MonkeyPatch) -> None:
             if job.is_over:
                 return
             for parked in Job.objects.active():
-                Job.objects.filter(pk=parked.pk).update(lease_until=timezone.now())
+                # SQLite's clock has no microseconds: "now" would still be to come.
+                past = timezone.now() - timedelta(seconds=1)
+                Job.objects.filter(pk=parked.pk).update(lease_until=past)
     raise AssertionError(f"{job.kind} after {point}: {job.state} at {job.step}")
 
 
