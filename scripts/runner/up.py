@@ -342,7 +342,8 @@ def wait_for_checks(found: dict[str, Any]) -> None:
     end = time.monotonic() + CHECKS_TIMEOUT_S
     while time.monotonic() < end:
         shown = host_findings(found)
-        if shown and all(host["checks"] and host["acceleration"] for host in shown):
+        # The watcher may have noted a finding of its own before the host was read.
+        if shown and all(host["libvirt_version"] and host["acceleration"] for host in shown):
             return
         time.sleep(0.5)
 
