@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 from typing import Any
 
 from celery import shared_task
 from celery.signals import worker_before_create_process, worker_process_init
+from django.conf import settings
 from redis.exceptions import RedisError
 
 from accounts import pulse
@@ -18,6 +20,8 @@ from jobs import engine, reconcile
 def _child_is_made(**_kwargs: Any) -> None:
     """What is loaded by now stays shared with the children: a collection would touch each object
     and so copy its page into every process."""
+    for module in settings.JOB_WORKER_LOADS:
+        importlib.import_module(module)
     gc.collect()
     gc.freeze()
 

@@ -316,6 +316,8 @@ CONSOLE_IDLE_TIMEOUT_S = env.int("KVMWEB_CONSOLE_IDLE_TIMEOUT_S", default=3600)
 GUEST_PATIENCE_S = env.int("KVMWEB_GUEST_PATIENCE_S", default=60)
 # Only tests and drills set this; see jobs.failpoints.
 FAILPOINTS_FILE = env.str("KVMWEB_FAILPOINTS_FILE", default="")
+# Loaded once in a worker, before it forks, rather than by each of its children at their first job.
+JOB_WORKER_LOADS = ("hosts.virt.client", "pycdlib.pycdlib", "PIL.Image", "accounts.notifications")
 JOB_LEASE_S = env.int("KVMWEB_JOB_LEASE_S", default=60)
 JOB_HEARTBEAT_S = env.int("KVMWEB_JOB_HEARTBEAT_S", default=10)
 

@@ -172,6 +172,7 @@ def test_the_list_acts_in_bulk_and_follows_virsh(site: Site, people: People, nam
     dialog = page.locator("#dialog")
     expect(dialog).to_contain_text("2 machines")
     expect(dialog).to_contain_text("1 of them is running")
+    dialog.locator("input[name=purge]").check()  # not into the recycle bin
     dialog.get_by_role("button", name="Delete").click()
     expect(page.locator("tbody tr")).to_have_count(0, timeout=VERB_MS)
     for guest in others:
@@ -234,6 +235,7 @@ def test_delete_asks_for_the_name_while_it_runs(site: Site, people: People, name
     page.fill("#confirm-name", name[:-1])
     expect(button).to_be_disabled()
     page.fill("#confirm-name", name)
+    dialog.locator("input[name=purge]").check()  # not into the recycle bin
     button.click()
     page.wait_for_url("**/machines/")
 
