@@ -12,12 +12,14 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jsonschema
 import yaml
 
 from accounts.errors import Invalid
+
+if TYPE_CHECKING:
+    import jsonschema  # 8 MiB, which not every process needs
 
 MAX_BYTES = 16 * 1024
 MAX_DEPTH = 24
@@ -237,7 +239,9 @@ def _check_keys(data: dict[str, Any], lines: Lines) -> None:
 
 
 def _check_schema(data: dict[str, Any], lines: Lines) -> None:
-    error = jsonschema.exceptions.best_match(_validator().iter_errors(data))
+    from jsonschema.exceptions import best_match
+
+    error = best_match(_validator().iter_errors(data))
     if error is None:
         return
     path: Path_ = tuple(error.absolute_path)
@@ -314,7 +318,9 @@ def _schema() -> dict[str, Any]:
 
 @cache
 def _validator() -> jsonschema.Draft4Validator:
-    return jsonschema.Draft4Validator(_schema())
+    from jsonschema import Draft4Validator
+
+    return Draft4Validator(_schema())
 
 
 @cache
