@@ -103,7 +103,7 @@ function connect() {
   socket = new WebSocket(`${scheme}//${location.host}${path}`);
   socket.onopen = () => {
     document.documentElement.dataset.socket = "open";
-    if (attempts > 0) refreshAll(); // what was missed while it was down
+    refreshAll(); // what was missed while it was down, or since the server made this page
     attempts = 0;
     poll(false);
     showOffline(false);
