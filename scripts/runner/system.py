@@ -24,7 +24,7 @@ RUN_PACKAGES = """
 LAB_PACKAGES = "nftables openssh-server openssh-client util-linux mount".split()
 TEST_PACKAGES = """
     postgresql mmdebstrap virtinst cloud-image-utils genisoimage fonts-noto-cjk openssh-client
-    nginx xorriso ovmf osinfo-db xkb-data libxkbcommon0
+    nginx openssl xorriso ovmf osinfo-db xkb-data libxkbcommon0
 """.split()
 # Not in every release that we support; what needs them is skipped without.
 TEST_PACKAGES_WHERE_OFFERED = ["caddy", "nodejs"]
