@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,9 +69,16 @@ def test_what_is_held_does_not_grow(carriers: dict[str, console.Subject], name: 
         open_to(MANY)
         pumping = threading.Thread(target=pump)
         pumping.start()
-        many = held(subject)
+        # What opening a console takes for a moment is given back; what stays is what counts.
+        end = time.monotonic() + 10
+        while True:
+            many = held(subject)
+            if (many[0] <= few[0] and many[1] <= few[1]) or time.monotonic() > end:
+                break
+            time.sleep(0.2)
         stop.set()
         pumping.join(10)
-        assert few == many
+        assert many[0] <= few[0], "threads"
+        assert many[1] <= few[1], "connections of the database"
     finally:
         close(len(clients))
