@@ -27,15 +27,14 @@ def held(subject: console.Subject) -> tuple[int, int]:
     """(threads, descriptors of the database) of the carrier's processes that have Django."""
     threads = connections = 0
     for process in (Path(f"/proc/{pid}") for pid in subject.pids()):
-        if not process.exists():  # one that has just ended
-            continue
-        if b"websockify_server" in (process / "cmdline").read_bytes():
-            assert len(list((process / "task").iterdir())) == 1, "a thread in the lean half"
-        else:
-            threads += len(list((process / "task").iterdir()))
-        for link in (process / "fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-                connections += "sqlite3" in str(link.readlink())
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one that has just ended
+            if b"websockify_server" in (process / "cmdline").read_bytes():
+                assert len(list((process / "task").iterdir())) == 1, "a thread in the lean half"
+            else:
+                threads += len(list((process / "task").iterdir()))
+            for link in (process / "fd").iterdir():
+                with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                    connections += "sqlite3" in str(link.readlink())
     return threads, connections
 
 
