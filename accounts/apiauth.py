@@ -82,6 +82,14 @@ user_auth = [BearerAuth(), SessionAuth()]
 admin_auth = [BearerAuth(admin=True), SessionAuth(admin=True)]
 
 
+def let_in(request: HttpRequest) -> Identity:
+    """Who asks, in an operation: the router's auth has let them in."""
+    identity = getattr(request, "auth", None)
+    if not isinstance(identity, Identity):
+        raise TypeError("the operation has no auth")
+    return identity
+
+
 def identify(request: HttpRequest) -> Identity | None:
     """Who asks, by token or session, without a look at scopes; once per request."""
     header = request.headers.get("Authorization", "")

@@ -4,7 +4,7 @@ gathers, and shows the service's complaint at the field that it names."""
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.conf import settings
@@ -91,8 +91,7 @@ class TokenForm(forms.Form):
     def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         allowed = tokens.SCOPES if user.is_admin else ("read", "write")
-        scopes = self.fields["scopes"]
-        assert isinstance(scopes, forms.MultipleChoiceField)  # noqa: S101 - for the type checker
+        scopes = cast("forms.MultipleChoiceField", self.fields["scopes"])
         scopes.choices = [(scope, self.SCOPES[scope]) for scope in allowed]
 
     def expires_at(self) -> Any:

@@ -175,9 +175,8 @@ def _warn(grant: QuotaGrant, days: int) -> None:
         unwarned = QuotaGrant.objects.filter(
             Q(warned_days=None) | Q(warned_days__gt=days), pk=grant.pk
         )
-        if not unwarned.update(warned_days=days):
+        if grant.expires_at is None or not unwarned.update(warned_days=days):
             return
-        assert grant.expires_at is not None  # noqa: S101 - for the type checker
         if grant.expires_at - grant.starts_at > timedelta(days=days):
             _note(grant, None, Kind.WARNED, facts={"days": days})
             _tell(grant, "quota.ends", ends_at=grant.expires_at)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, time, timedelta
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.utils import timezone
@@ -166,8 +166,7 @@ class RuleForm(AmountsForm):
         super().__init__(*args, **kwargs)
         self.resources = list(Resource)
         self.add_amounts({Resource(name): step for name, step in rule.step.items()})
-        field = self.fields["escalate_to"]
-        assert isinstance(field, forms.ModelChoiceField)  # noqa: S101 - for the type checker
+        field = cast("forms.ModelChoiceField[User]", self.fields["escalate_to"])
         field.queryset = User.objects.filter(is_staff=True, is_active=True).order_by("username")
 
     def lines(self) -> list[dict[str, Any]]:

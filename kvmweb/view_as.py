@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import cast
 
 from django.conf import settings
 from django.db import transaction
@@ -35,8 +36,7 @@ class ViewAsMiddleware:
         person = None if request.headers.get("Authorization") else _person(request)
         if person is None:
             return self.get_response(request)
-        admin = request.user
-        assert isinstance(admin, User)  # noqa: S101 - for the type checker; _person has looked
+        admin = cast("User", request.user)  # _person has looked
         request.viewing_as = person  # type: ignore[attr-defined]
         if request.path == reverse("view_as_end"):
             return self.get_response(request)

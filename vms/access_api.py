@@ -11,7 +11,7 @@ from ninja import Field, Router, Schema
 from ninja.responses import Status
 
 from accounts import policy, sharing, teams
-from accounts.apiauth import Identity, user_auth
+from accounts.apiauth import let_in, user_auth
 from accounts.errors import Invalid
 from accounts.models import MachineShare, Team, User
 from accounts.policy import Action
@@ -153,8 +153,7 @@ def decline(request: HttpRequest, offer_id: int) -> Status[None]:
 
 
 def _user(request: HttpRequest) -> User:
-    identity: Identity = request.auth  # type: ignore[attr-defined]
-    return identity.user
+    return let_in(request).user
 
 
 def _asked(request: HttpRequest, uuid: UUID) -> tuple[User, VM]:

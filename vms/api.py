@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
-from ninja import Field, Query, Router, Schema
-from pydantic import ConfigDict
+from ninja import Query, Router
 
 from accounts import messages, policy
-from accounts.apiauth import Identity, Page, Paging, idempotent, paginate, user_auth
+from accounts.apiauth import Identity, Page, Paging, idempotent, let_in, paginate, user_auth
 from accounts.errors import NotFound
 from accounts.models import Team
 from accounts.policy import Action
 from hosts.models import Network
-from jobs.api import JobBrief, brief
+from jobs.api import brief
 from jobs.models import Job
 from vms import batches, discs, lifecycle, presentation, queries, recycle_bin, services, timeline
+from vms.api_schemas import (
+    Accepted,
+    BatchBrief,
+    BatchIn,
+    BatchOut,
+    BatchRetried,
+    CloneIn,
+    CreateIn,
+    EditIn,
+    EventOut,
+    IdOrName,
+    KeysIn,
+    ListIn,
+    RestoreIn,
+    VMOut,
+)
 from vms.cloning import requests as cloning
 from vms.models import VM, Batch, Flavor, Image
-from vms.provisioning import batch as batch_sizes
 from vms.provisioning import network_choices, request_batch, request_vm, retry_failed
 from vms.provisioning.validation import Problems
 
@@ -42,197 +55,8 @@ POWER_VERBS = (
     "discard-saved",
     "nmi",
 )
-Whole = Annotated[int, Field(strict=True)]  # JSON's true is no number, and neither is "2"
-IdOrName = Whole | str
 TimelineGroup = Literal["", "state", "jobs", "settings", "snapshots", "consoles"]
 M = TypeVar("M", bound=Model)
-
-
-# --- what goes in and out ------------------------------------------------------------------------
-
-
-class CreateIn(Schema):
-    """A machine to make. Image, flavor, network and team are named by id or name."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str
-    image: IdOrName
-    flavor: IdOrName | None = None
-    vcpus: Whole | None = None
-    memory_mib: Whole | None = None
-    disk_gib: Whole | None = Field(None, description="default: what the flavor or the image says")
-    network: IdOrName | None = None
-    copy_mode: Literal["linked", "full"] = Field("linked", alias="copy")
-    user: str = Field("", description="default: the image's own")
-    password: str = ""
-    ssh_keys: list[str] | None = Field(None, description="default: the keys of your profile")
-    user_data: str = ""
-    hostname: str = ""
-    team: IdOrName | None = Field(None, description="default: your personal team")
-    start: bool = True
-    tags: list[str] = []
-    description: str = ""
-
-
-class CloneIn(Schema):
-    """A clone of a machine. The snapshot is named by id or name, the team by id or name."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str
-    copy_mode: Literal["linked", "full"] = Field("full", alias="copy")
-    snapshot: IdOrName | None = Field(None, description="default: as it is now")
-    hostname: str = ""
-    team: IdOrName | None = Field(None, description="default: the machine's own")
-    start: bool = True
-    tags: list[str] = []
-    description: str = ""
-
-
-class BatchIn(CreateIn):
-    """Machines to make together: ``name`` and a number each. No ``hostname``: it is the name."""
-
-    count: Whole = Field(description=f"{batch_sizes.SIZE_MIN} to {batch_sizes.SIZE_MAX}")
-    hostname: Literal[""] = ""
-
-
-class RestoreIn(Schema):
-    model_config = ConfigDict(extra="forbid")
-
-    name: str = Field("", description="where its own was taken meanwhile")
-
-
-class KeysIn(Schema):
-    model_config = ConfigDict(extra="forbid")
-
-    keys: list[str]
-
-
-class EditIn(Schema):
-    model_config = ConfigDict(extra="forbid")
-
-    name: str | None = None
-    description: str | None = None
-    tags: list[str] | None = None
-
-
-class TaskOut(Schema):
-    job: UUID
-    kind: str
-    step: str
-    step_label: str
-    progress: float | None
-    waiting: str
-    observing: bool
-
-
-class FaultOut(Schema):
-    code: str
-    detail: str
-    ref: str
-
-
-class VMOut(Schema):
-    uuid: UUID
-    name: str
-    state: str
-    desired: str
-    task: TaskOut | None
-    fault: FaultOut | None
-    owner: str
-    team: str
-    host: str | None
-    image: str | None
-    disc: str | None = Field(description="the installation disc in its drive")
-    flavor: str | None
-    vcpus: int
-    memory_mib: int
-    disk_gib: int
-    copy_mode: str = Field(serialization_alias="copy")
-    network: str
-    mac: str
-    addresses: list[str]
-    connect: str
-    hostname: str
-    user: str
-    first_boot: str
-    first_boot_excerpt: str
-    tags: list[str]
-    description: str
-    cpu_percent: float | None
-    memory_used_mib: int | None
-    created_at: datetime
-    started_at: datetime | None
-    observed_at: datetime | None
-    binned_at: datetime | None  # in the recycle bin since then
-    bin_until: datetime | None
-    batch: UUID | None
-    # verb -> null when it is possible now, else why not
-    verbs: dict[str, str | None]
-
-
-class Accepted(Schema):
-    job: JobBrief
-    vm: VMOut
-
-
-class BatchRowOut(Schema):
-    number: int
-    name: str
-    uuid: UUID
-    state: str = Field(description="making, ready, failed or deleted")
-    progress: float | None
-    doing: str
-    why: str
-
-
-class BatchOut(Schema):
-    uuid: UUID
-    prefix: str
-    owner: str
-    team: str
-    created_at: datetime
-    progress: float
-    counts: dict[str, int]
-    machines: list[BatchRowOut]
-
-
-class BatchBrief(Schema):
-    uuid: UUID
-    prefix: str
-    size: int
-    created_at: datetime
-
-
-class RefusedOut(Schema):
-    name: str
-    code: str
-    detail: str
-
-
-class BatchRetried(Schema):
-    jobs: list[JobBrief]
-    refused: list[RefusedOut]
-
-
-class ListIn(Paging):
-    q: str = ""
-    state: str = ""
-    host: str = ""
-    owner: str = ""
-    image: str = ""
-    tag: str = ""
-    team: str = ""
-    sort: str = "name"
-
-
-class EventOut(Schema):
-    at: datetime
-    kind: str
-    text: str
-    actor: str
-    job: UUID | None
 
 
 # --- machines ------------------------------------------------------------------------------------
@@ -435,8 +259,7 @@ def screenshot(request: HttpRequest, uuid: str) -> HttpResponse:
 
 
 def _identity(request: HttpRequest) -> Identity:
-    identity: Identity = request.auth  # type: ignore[attr-defined]
-    return identity
+    return let_in(request)
 
 
 def _one(request: HttpRequest, uuid: UUID | str) -> dict[str, Any]:

@@ -51,6 +51,12 @@ def icon(name: str, size: int = 16, *, label: str = "", css: str = "") -> SafeSt
     )
 
 
+@register.inclusion_tag("components/table_head.html")
+def table_head(*columns: str) -> dict[str, Sequence[str]]:
+    """The head of a table whose last column, unnamed, has the buttons."""
+    return {"columns": columns}
+
+
 # Colours and letters of our own for each family, dark enough for white letters (WCAG AA).
 _OS_FAMILIES: tuple[tuple[str, str, str], ...] = (
     ("debian", "D", "#a3154a"),

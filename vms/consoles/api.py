@@ -14,7 +14,7 @@ from django.urls import reverse
 from ninja import Field, Router, Schema
 from pydantic import ConfigDict
 
-from accounts.apiauth import Identity, Page, user_auth
+from accounts.apiauth import Identity, Page, let_in, user_auth
 from accounts.errors import NotFound
 from accounts.models import User
 from vms.consoles import downloads, recorder, recordings, sharing, tickets, viewerfile
@@ -303,8 +303,7 @@ def delete_recording(request: HttpRequest, recording_id: str) -> tuple[int, None
 
 
 def _identity(request: HttpRequest) -> Identity:
-    identity: Identity = request.auth  # type: ignore[attr-defined]
-    return identity
+    return let_in(request)
 
 
 def _sharing(request: HttpRequest, uuid: str) -> dict[str, Any]:

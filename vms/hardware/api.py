@@ -9,13 +9,13 @@ from django.http import HttpRequest
 from ninja import Router, Schema
 from pydantic import ConfigDict
 
-from accounts.apiauth import Identity, idempotent, user_auth
+from accounts.apiauth import idempotent, let_in, user_auth
 from accounts.errors import Invalid
 from accounts.models import User
 from jobs.api import JobBrief, brief
 from jobs.models import Job
 from vms import queries
-from vms.api import Whole
+from vms.api_schemas import Whole
 from vms.hardware import presentation, requests
 
 router = Router(tags=["settings"], auth=user_auth)
@@ -226,8 +226,7 @@ def remove_nic(request: HttpRequest, uuid: UUID, nic_id: int) -> Answer:
 
 
 def _user(request: HttpRequest) -> User:
-    identity: Identity = request.auth  # type: ignore[attr-defined]
-    return identity.user
+    return let_in(request).user
 
 
 def _asked(job: Job) -> Answer:

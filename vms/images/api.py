@@ -11,7 +11,16 @@ from ninja import Field, Query, Router, Schema
 from pydantic import ConfigDict
 
 from accounts import messages
-from accounts.apiauth import Identity, Page, Paging, admin_auth, idempotent, paginate, user_auth
+from accounts.apiauth import (
+    Identity,
+    Page,
+    Paging,
+    admin_auth,
+    idempotent,
+    let_in,
+    paginate,
+    user_auth,
+)
 from accounts.errors import Invalid, NotFound
 from accounts.models import User
 from jobs.api import JobBrief, brief
@@ -363,8 +372,7 @@ def _error(image: Image) -> dict[str, str] | None:
 
 
 def _identity(request: HttpRequest) -> Identity:
-    identity: Identity = request.auth  # type: ignore[attr-defined]
-    return identity
+    return let_in(request)
 
 
 def _find(request: HttpRequest, image_id: int) -> Image:

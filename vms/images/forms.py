@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.utils.translation import gettext_lazy as _
@@ -104,8 +104,7 @@ class CatalogueForm(forms.Form):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        entry = self.fields["entry"]
-        assert isinstance(entry, forms.ChoiceField)  # noqa: S101 - for the type checker
+        entry = cast("forms.ChoiceField", self.fields["entry"])
         entry.choices = [(one.key, one.name) for one in catalogue.entries()]
 
 

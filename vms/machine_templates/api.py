@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from ninja import Field, Router, Schema
 from pydantic import ConfigDict
 
-from accounts.apiauth import Identity, idempotent, user_auth
+from accounts.apiauth import idempotent, let_in, user_auth
 from accounts.errors import NotFound
 from accounts.models import User
 from jobs.api import JobBrief, brief
@@ -111,8 +111,7 @@ def delete_version(
 
 
 def _user(request: HttpRequest) -> User:
-    identity: Identity = request.auth  # type: ignore[attr-defined]
-    return identity.user
+    return let_in(request).user
 
 
 def _version(request: HttpRequest, template_id: int, number: int) -> Image:

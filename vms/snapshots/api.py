@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from ninja import Field, Router, Schema
 from pydantic import ConfigDict
 
-from accounts.apiauth import Identity, idempotent, user_auth
+from accounts.apiauth import idempotent, let_in, user_auth
 from accounts.models import User
 from jobs.api import JobBrief, brief
 from vms import queries
@@ -106,8 +106,7 @@ def delete_snapshot(
 
 
 def _user(request: HttpRequest) -> User:
-    identity: Identity = request.auth  # type: ignore[attr-defined]
-    return identity.user
+    return let_in(request).user
 
 
 def _out(view: presentation.SnapshotView) -> dict[str, Any]:

@@ -1,0 +1,11 @@
+"""The kinds of jobs that work on machines, a file for each family. ``VmsConfig.ready`` registers
+them."""
+
+from jobs import registry
+from vms.jobs import copies, creation, hardware, power, removal, snapshots
+
+
+def register() -> None:
+    for family in (creation, power, removal, snapshots, copies, hardware):
+        for kind in family.KINDS:
+            registry.register(kind)

@@ -1,0 +1,63 @@
+"""Deleting a machine, and the recycle bin."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from django.utils.translation import gettext_lazy as _
+
+from jobs.registry import JobKind, StepSpec
+from vms import binning, deletion
+
+if TYPE_CHECKING:
+    pass
+
+# A host may be away for days; its machines are deleted when it is back.
+DELETE_DEADLINE = timedelta(days=14)
+
+DELETE = JobKind(
+    kind="vm.delete",
+    label=_("Delete machine"),
+    verb="deleting",
+    steps=(
+        StepSpec(key="stop", label=_("Switching off"), do=deletion.stop),
+        StepSpec(key="undefine", label=_("Removing the definition"), do=deletion.undefine),
+        StepSpec(key="disks", label=_("Deleting the disks"), do=deletion.delete_volumes, weight=2),
+    ),
+    deadline=DELETE_DEADLINE,
+    # Half deleted is worse than either: what has begun goes on until nothing is left.
+    cancellable=False,
+    on_success=deletion.succeeded,
+    on_failure=deletion.failed,
+)
+
+BIN = JobKind(
+    kind="vm.bin",
+    label=_("Move to the recycle bin"),
+    verb="binning",
+    steps=(
+        StepSpec(key="stop", label=_("Switching off"), do=binning.switch_off_machine),
+        StepSpec(
+            key="hold", label=_("Keeping it from starting"), do=binning.hold, undo=binning.let_go
+        ),
+    ),
+    deadline=DELETE_DEADLINE,
+    on_success=binning.put_in,
+    on_failure=binning.not_put_in,
+)
+
+TAKE_BACK = JobKind(
+    kind="vm.take_back",
+    label=_("Restore from the recycle bin"),
+    verb="taking_back",
+    steps=(
+        StepSpec(key="disks", label=_("Looking for its disks"), do=binning.look_whole),
+        StepSpec(key="define", label=_("Bringing the definition back"), do=binning.bring_back),
+    ),
+    deadline=DELETE_DEADLINE,
+    on_success=binning.taken_out,
+    on_failure=binning.not_taken_out,
+)
+
+KINDS = (DELETE, BIN, TAKE_BACK)

@@ -1,0 +1,61 @@
+"""Machines and what they are made from."""
+
+from vms.models.consoles import (
+    ConsoleAsk,
+    ConsoleControl,
+    ConsoleInvite,
+    ConsoleInviteUse,
+    ConsoleRecording,
+    ConsoleSession,
+    ConsoleSessionQuerySet,
+    ConsoleTicket,
+)
+from vms.models.images import (
+    Flavor,
+    Image,
+    ImageCopy,
+    ImageQuerySet,
+    Template,
+)
+from vms.models.machines import (
+    VM,
+    Backup,
+    BackupPlan,
+    Batch,
+    BatchQuerySet,
+    Disk,
+    MachineRules,
+    Nic,
+    Snapshot,
+    Tag,
+    VMEvent,
+    VMQuerySet,
+)
+
+__all__ = [
+    "VM",
+    "Backup",
+    "BackupPlan",
+    "Batch",
+    "BatchQuerySet",
+    "ConsoleAsk",
+    "ConsoleControl",
+    "ConsoleInvite",
+    "ConsoleInviteUse",
+    "ConsoleRecording",
+    "ConsoleSession",
+    "ConsoleSessionQuerySet",
+    "ConsoleTicket",
+    "Disk",
+    "Flavor",
+    "Image",
+    "ImageCopy",
+    "ImageQuerySet",
+    "MachineRules",
+    "Nic",
+    "Snapshot",
+    "Tag",
+    "Template",
+    "VMEvent",
+    "VMQuerySet",
+]
