@@ -31,9 +31,9 @@ class CreateForm(forms.Form):
         Image.objects.none(), error_messages={"required": _("Choose an image.")}
     )
     flavor = forms.CharField(max_length=20, required=False)
-    vcpus = forms.IntegerField(required=False, min_value=1)
-    memory_mib = forms.IntegerField(required=False, min_value=1)
-    disk_gib = forms.IntegerField(required=False, min_value=1)
+    vcpus = forms.IntegerField(required=False)
+    memory_mib = forms.IntegerField(required=False)
+    disk_gib = forms.IntegerField(required=False)
     network = forms.CharField(max_length=64)
     count = forms.IntegerField(required=False, min_value=1, max_value=SIZE_MAX)
     copy = forms.ChoiceField(choices=VM.Copy.choices, initial=VM.Copy.LINKED)

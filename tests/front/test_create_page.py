@@ -133,6 +133,33 @@ def test_the_preview_follows_what_is_typed(
     assert not VM.objects.exclude(pk=vm.pk).exists()
 
 
+def test_what_the_form_and_what_the_service_refuse_is_told_together(
+    browser: Callable[[User], Client], owner: User, typed: dict[str, Any]
+) -> None:
+    wrong = typed | {
+        "flavor": "custom",
+        "vcpus": "two",
+        "memory_mib": "1",
+        "disk_gib": "0",
+        "name": "Bad Name",
+        "user": "no one",
+        "password_mode": "choose",
+        "password": "",
+        "pasted_key": "ssh-rsa nonsense",
+        "hostname": "-bad-",
+        "tags": "a:b",
+        "user_data": "packages: [a",
+    }
+    answer = browser(owner).post("/machines/new/", wrong)
+    assert answer.status_code == 422
+    marked = set(answer.context["form"].errors)
+    assert marked == set(wrong) & marked
+    assert {"vcpus", "memory_mib", "disk_gib", "name", "user", "password"} <= marked
+    assert {"pasted_key", "hostname", "tags", "user_data"} <= marked
+    assert "Ensure this value" not in answer.content.decode()
+    assert not VM.objects.exists()
+
+
 @pytest.mark.parametrize(
     "wild",
     [{"vcpus": "9" * 40}, {"disk_gib": "-3"}, {"image": "x"}, {"flavor": "'"}, {"team": "0"}],

@@ -79,6 +79,32 @@ def test_search_filter_and_pages(
     assert "No machine of yours matches this." in nothing
 
 
+def test_a_menu_for_each_filter_and_a_way_out_of_each(
+    browser: Callable[[User], Client],
+    owner: User,
+    outsider: User,
+    team: Team,
+    make_vm: Callable[..., VM],
+) -> None:
+    tagged, other = make_vm(owner, team, "one"), make_vm(owner, team, "two")
+    Tag.objects.create(vm=tagged, name="web")
+    client = browser(owner)
+    dialog = client.get("/machines/?q=o&sort=-name&part=filters").content.decode()
+    for key in ("host", "owner", "image", "tag", "team"):
+        assert f'<select name="{key}"' in dialog
+    assert '<option value="web"' in dialog
+    assert '<input type="hidden" name="q" value="o">' in dialog
+    assert '<input type="hidden" name="sort" value="-name">' in dialog
+    found = client.get("/machines/?tag=web").content.decode()
+    assert f'id="vm-{tagged.uuid}"' in found
+    assert f'id="vm-{other.uuid}"' not in found
+    assert "Tag: web" in found
+    assert 'title="Remove this filter"' in found
+    again = client.get("/machines/?tag=web&part=filters").content.decode()
+    assert '<option value="web" selected>' in again
+    assert "web" not in browser(outsider).get("/machines/?part=filters").content.decode()
+
+
 def test_a_search_as_typed_moves_the_address_only_for_htmx(
     browser: Callable[[User], Client], owner: User
 ) -> None:

@@ -196,15 +196,15 @@ def _size(
         vcpus, memory_mib = flavor.vcpus, flavor.memory_mib
     elif vcpus is None or memory_mib is None:
         problems.add("flavor", "vm.size_missing")
-        return 0, 0, 0
-    if not 1 <= vcpus <= VCPUS_MAX:
+    if vcpus is not None and not 1 <= vcpus <= VCPUS_MAX:
         problems.add("vcpus", "vm.vcpus_range", limit=VCPUS_MAX)
-    _check_memory(problems, image, memory_mib, field="flavor" if flavor else "memory_mib")
+    if memory_mib is not None:
+        _check_memory(problems, image, memory_mib, field="flavor" if flavor else "memory_mib")
     if disk_gib is None:
         wanted = flavor.disk_gib if flavor else image.recommended_disk_gib
         disk_gib = max(wanted, disk_minimum_gib(image))
     _check_disk(problems, image, disk_gib)
-    return vcpus, memory_mib, disk_gib
+    return vcpus or 0, memory_mib or 0, disk_gib
 
 
 def _check_memory(problems: Problems, image: Image, memory_mib: int, *, field: str) -> None:

@@ -22,7 +22,7 @@ from vms import cloudconfig, commands, names, passwords, provisioning
 from vms.forms import CUSTOM, CreateForm, split_tags
 from vms.models import VM, Batch, Image
 from vms.provisioning.batch import numbered
-from vms.provisioning.validation import disk_minimum_gib
+from vms.provisioning.validation import disk_minimum_gib, validate
 from vms.views import secrets
 
 
@@ -54,6 +54,8 @@ def show(request: SignedInRequest) -> HttpResponse:
             if password:
                 secrets.keep(response, made, password)
             return response
+    elif form.cleaned_data.get("image"):
+        _mark_the_rest(request, form)
     return render_page(request, "vms/create.html", _context(form), status=422)
 
 
@@ -68,30 +70,52 @@ def preview(request: SignedInRequest) -> HttpResponse:
 
 def _request(request: SignedInRequest, form: CreateForm, password: str) -> VM | Batch:
     data = form.cleaned_data
-    wanted: dict[str, Any] = {
-        "actor": request.user,
-        "team": data["team"],
-        "name": data["name"],
-        "image": data["image"],
-        "flavor": data["flavor"],
-        "vcpus": data["vcpus"],
-        "memory_mib": data["memory_mib"],
-        "disk_gib": data["disk_gib"],
-        "network": data["network"],
-        "copy": data["copy"],
-        "user": data["user"],
-        "password": password,
-        "ssh_keys": form.chosen_keys(),
-        "user_data": data["user_data"],
-        "start": data["start"],
-        "tags": split_tags(data["tags"]),
-        "description": data["description"],
-        "idempotency_key": data["idempotency_key"],
-    }
+    wanted = _wanted(request, form, password) | {"idempotency_key": data["idempotency_key"]}
     if (data["count"] or 1) > 1:
         return provisioning.request_batch(count=data["count"], **wanted)
     vm, _job = provisioning.request_vm(hostname=data["hostname"], **wanted)
     return vm
+
+
+def _wanted(request: SignedInRequest, form: CreateForm, password: str) -> dict[str, Any]:
+    """What the services take; an input that the form has refused is as if it were empty."""
+    data = form.cleaned_data
+    return {
+        "actor": request.user,
+        "team": data.get("team"),
+        "name": data.get("name", ""),
+        "image": data["image"],
+        "flavor": data.get("flavor"),
+        "vcpus": data.get("vcpus"),
+        "memory_mib": data.get("memory_mib"),
+        "disk_gib": data.get("disk_gib"),
+        "network": data.get("network", ""),
+        "copy": data.get("copy", ""),
+        "user": data.get("user", ""),
+        "password": password,
+        "ssh_keys": form.chosen_keys(),
+        "user_data": data.get("user_data", ""),
+        "start": data.get("start", False),
+        "tags": split_tags(data.get("tags", "")),
+        "description": data.get("description", ""),
+    }
+
+
+def _mark_the_rest(request: SignedInRequest, form: CreateForm) -> None:
+    """The form has refused something; what the services would refuse is told with it."""
+    refused = set(form.errors)
+    if refused & {"vcpus", "memory_mib"}:
+        refused.add("flavor")  # it would miss the number that is marked already
+    chosen = form.cleaned_data.get("password_mode") == "choose"
+    password = str(form.cleaned_data.get("password", "")) if chosen else ""
+    wanted = _wanted(request, form, password)
+    wanted["team"] = wanted["team"] or Team.objects.get(personal_of=request.user)
+    try:
+        validate(hostname=form.cleaned_data.get("hostname", ""), **wanted)
+    except Invalid as error:
+        for field, text in messages.field_texts(error).items():
+            if _shown_at(field) not in refused:
+                form.add_error(_shown_at(field), text)
 
 
 def _password(form: CreateForm) -> str:
@@ -107,11 +131,15 @@ def _password(form: CreateForm) -> str:
 _SHOWN_AT = {"ssh_keys": "pasted_key"}
 
 
+def _shown_at(field: str) -> str:
+    return _SHOWN_AT.get(field, field)
+
+
 def _mark(form: CreateForm, error: Invalid) -> None:
     """Each wrong input beside its field, in the reader's language."""
     texts = messages.field_texts(error)
     for field, text in texts.items():
-        name = _SHOWN_AT.get(field, field)
+        name = _shown_at(field)
         form.add_error(name if name in form.fields else None, text)
     if not texts:
         form.add_error(None, messages.text(error.code, error.params))

@@ -28,6 +28,8 @@ _MOST_AT_ONCE = queries.MAX_PAGE_SIZE
 _UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE)
 # For one machine that somebody looks at.
 _ONE_BY_ONE = {Verb.START_PAUSED, Verb.NMI, Verb.DISCARD_SAVED}
+# What a choice in the dialog of filters leaves as it is.
+_KEPT = {"q", "state", "sort"}
 # Of the bulk bar, in this order: label and icon as everywhere.
 _BULK_VERBS = tuple(verb for verb in Verb if verb not in _ONE_BY_ONE)
 
@@ -35,10 +37,13 @@ _BULK_VERBS = tuple(verb for verb in Verb if verb not in _ONE_BY_ONE)
 @signed_in
 @require_safe
 def show(request: SignedInRequest) -> HttpResponse:
-    """The page, its live ``results``, or the dialog before a verb that loses something."""
+    """The page, its live ``results``, the dialog of its filters, or the one before a verb that
+    loses something."""
     if request.GET.get("part") == "confirm":
         return _confirm(request)
     query = ListQuery.from_params(request.GET)
+    if request.GET.get("part") == "filters":
+        return _filters(request, query)
     found = queries.page(request.user, query)
     query_string = query.params(page=found.page)
     machines = presentation.machines(found.vms, request.user)
@@ -48,6 +53,7 @@ def show(request: SignedInRequest) -> HttpResponse:
         "query_string": query_string,
         "machines": machines,
         "chips": _chips(query, found.counts),
+        "narrowed": _narrowed(query),
         "columns": _columns(query),
         "filters": [(key, value) for key, value in parse_qsl(query_string) if key != "q"],
         "previous": query.params(page=found.page - 1) if found.page > 1 else None,
@@ -78,6 +84,29 @@ def bulk(request: SignedInRequest) -> HttpResponse:
     )
     text, tone = _told(verb, result)
     return done(request, text, tone=tone, changed="vm job")
+
+
+def _filters(request: SignedInRequest, query: ListQuery) -> HttpResponse:
+    """The dialog with a menu for each filter. It is asked for when it is opened, so that the list
+    itself never pays for the menus."""
+    choices = queries.choices(request.user)
+    offered = {
+        "host": choices.hosts,
+        "owner": choices.owners,
+        "image": choices.images,
+        "tag": choices.tags,
+        "team": choices.teams,
+    }
+    menus = [
+        {"key": key, "label": label, "value": getattr(query, key), "choices": offered[key]}
+        for key, label in _filter_labels().items()
+    ]
+    context = {
+        "menus": menus,
+        "kept": [(key, value) for key, value in parse_qsl(query.params(page=1)) if key in _KEPT],
+        "bare": query.params(**dict.fromkeys(offered, "")),
+    }
+    return render_page(request, "vms/list_filters.html", context, parts={"filters"})
 
 
 def _confirm(request: SignedInRequest) -> HttpResponse:
@@ -165,6 +194,25 @@ def _chips(query: ListQuery, counts: dict[str, int]) -> list[dict[str, object]]:
         }
         for state, label, icon, css in faces
         if counts[state or "all"] or query.state == state or state in {"", "running", "shutoff"}
+    ]
+
+
+def _filter_labels() -> dict[str, str]:
+    return {
+        "host": _("Host"),
+        "owner": _("Owner"),
+        "image": _("Image"),
+        "tag": _("Tag"),
+        "team": _("Team"),
+    }
+
+
+def _narrowed(query: ListQuery) -> list[dict[str, str]]:
+    """The filters that are set beside the state, each with the address without it."""
+    return [
+        {"label": label, "value": getattr(query, key), "params": query.params(**{key: ""})}
+        for key, label in _filter_labels().items()
+        if getattr(query, key)
     ]
 
 
