@@ -206,6 +206,15 @@ def disk_files(text: str) -> dict[str, str]:
     return found
 
 
+def stands_on(text: str, target: str) -> bool:
+    """Whether a running domain's disk has a backing file, as its host sees it now."""
+    for element in parse(text).findall("./devices/disk"):
+        if _get(element, "target", "dev") == target:
+            backing = element.find("backingStore")
+            return backing is not None and backing.find("source") is not None
+    return False
+
+
 def _nic(element: etree._Element) -> NicFacts:
     return NicFacts(
         mac=(_get(element, "mac", "address") or "").lower(),

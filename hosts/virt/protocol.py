@@ -151,8 +151,26 @@ class Hypervisor(Protocol):
         ``progress`` raises they are stopped. WrongState when the domain is off."""
         ...
 
+    def begin_backup(self, uuid: UUID, copies: Iterable[DiskCopy]) -> None:
+        """libvirt's own backup (push mode): whole copies of these disks as they are at this call,
+        as if the plug was pulled then; it returns at once, and the guest goes on. Replaces what an
+        earlier call has begun. Unsupported: the host has none (then ``copy_running``). WrongState
+        when the domain is off."""
+        ...
+
+    def finish_backup(self, uuid: UUID, progress: Progress) -> None:
+        """Until what ``begin_backup`` began is whole. NoSpace. When ``progress`` raises it is
+        stopped."""
+        ...
+
+    def pull_backing(self, uuid: UUID, target: str, progress: Progress) -> None:
+        """A running domain's disk takes over what it stands on, and stands on nothing afterwards.
+        One that is under way is followed. When ``progress`` raises it is stopped, and the disk
+        stands as it stood. WrongState when the domain is off."""
+        ...
+
     def stop_copies(self, uuid: UUID) -> None:
-        """Of ``copy_running``, where the one who called is gone. Idempotent."""
+        """Whatever of these is under way, where the one who called is gone. Idempotent."""
         ...
 
     def open_console(self, uuid: UUID, receive: Receive, ended: Ended) -> ConsoleLine:
@@ -225,6 +243,10 @@ class Hypervisor(Protocol):
         """The last ``most_bytes`` of a raw file that others may be writing just now."""
         ...
 
+    def open_volume(self, pool: str, name: str, offset: int = 0) -> VolumeReader:
+        """To read its file from that byte on, as fast as somebody takes it."""
+        ...
+
     def clone_volume(
         self, pool: str, name: str, spec: VolumeSpec, progress: Progress
     ) -> VolumeFacts:
@@ -247,6 +269,23 @@ class Hypervisor(Protocol):
         ...
 
     def leases(self, networks: Iterable[str] | None = None) -> list[Lease]: ...
+
+
+class VolumeReader(Protocol):
+    """A volume's file that is being read."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the whole file."""
+        ...
+
+    def read(self) -> bytes:
+        """The next piece, up to 1 MiB; nothing at the end. Blocks, at most a minute."""
+        ...
+
+    def close(self) -> None:
+        """Idempotent."""
+        ...
 
 
 class ConsoleLine(Protocol):

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import libvirt
 
 from hosts.virt import deadlines
-from hosts.virt.connection import Connection
+from hosts.virt.connection import WORK_TIMEOUT_S, Connection
 from hosts.virt.errors import OperationTimeout, VirtError
 from hosts.virt.protocol import Progress
 
@@ -96,6 +96,43 @@ def read_end(conn: Any, volume: Any, most_bytes: int) -> bytes:
     volume.download(stream, length - wanted, wanted, 0)
     _to_its_end(stream, receive)
     return bytes(found)
+
+
+class Reader:
+    """A volume's file from some byte on, as it is asked for. Zeros come for holes. On a connection
+    of its own, which ``close`` ends; every call is bounded."""
+
+    def __init__(self, own: Connection, look_up: LookUp, offset: int) -> None:
+        self._own = own
+
+        def begin(conn: Any) -> tuple[Any, int]:
+            volume = look_up(conn)
+            size = volume.infoFlags(libvirt.VIR_STORAGE_VOL_GET_PHYSICAL)[2]
+            stream = conn.newStream(0)
+            volume.download(stream, offset, 0, 0)
+            return stream, size
+
+        try:
+            self._stream, self.size_bytes = own.call(begin, WORK_TIMEOUT_S)
+        except BaseException:
+            own.close()
+            raise
+
+    def read(self) -> bytes:
+        """The next piece, up to 1 MiB; nothing at the end."""
+        return self._own.call(self._receive, WORK_TIMEOUT_S)
+
+    def close(self) -> None:
+        self._own.close()
+
+    def _receive(self, _conn: Any) -> bytes:
+        piece = bytearray()
+        while len(piece) < CHUNK_BYTES:
+            chunk = self._stream.recv(MESSAGE_BYTES)
+            if not chunk:
+                break
+            piece += chunk
+        return bytes(piece)
 
 
 def _to_its_end(stream: Any, move: Callable[[], None]) -> None:

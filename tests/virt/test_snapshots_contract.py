@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,14 +9,11 @@ import pytest
 
 from hosts.virt.errors import AlreadyExists, NoSuchDomain, NoSuchSnapshot, WrongState
 from hosts.virt.spec import (
-    DiskCopy,
     DomainSpec,
     DomainState,
     SnapshotFacts,
     SnapshotSpec,
-    VolumeSpec,
 )
-from hosts.virt.xml.copies import copy_target_xml, is_mirrored
 from hosts.virt.xml.domain import domain_xml
 from hosts.virt.xml.snapshot import snapshot_xml, taken_snapshot_xml
 from tests.virt.shapes import DOMAINS, PATHS
@@ -48,25 +44,6 @@ def test_shape_of_one_that_qemu_took(golden: Check, schema: Check) -> None:
     )
     golden("snapshot-taken", text)
     schema("domainsnapshot", text)
-
-
-@pytest.mark.parametrize("path", ["/pool/copy.qcow2", "/dev/vg/copy"])
-def test_shape_of_a_copys_target(path: str, golden: Check) -> None:
-    golden("copy-target" + ("-block" if path.startswith("/dev/") else ""), copy_target_xml(path))
-
-
-def test_copies_are_ready_when_all_are() -> None:
-    disk = '<disk><target dev="{0}"/>{1}</disk>'
-    ready, begun = '<mirror ready="yes"/>', "<mirror/>"
-
-    def xml(first: str, second: str) -> str:
-        disks = disk.format("vda", first) + disk.format("vdb", second)
-        return f"<domain><devices>{disks}</devices></domain>"
-
-    assert is_mirrored(xml(ready, ready), ("vda", "vdb"))
-    assert not is_mirrored(xml(ready, begun), ("vda", "vdb"))
-    assert not is_mirrored(xml(ready, ""), ("vda", "vdb"))
-    assert is_mirrored(xml(ready, ""), ("vda",))
 
 
 # --- on a host ------------------------------------------------------------------------------------
@@ -144,54 +121,3 @@ def test_of_running_disks(world: World) -> None:  # noqa: F811
     hypervisor.start(spec.uuid)
     hypervisor.delete_snapshot(spec.uuid, "live", no_progress)
     assert set(listed(world, spec)) == {"off"}
-
-
-@pytest.mark.parametrize("shallow", [False, True], ids=["full", "linked"])
-def test_copy_of_a_running_disk(shallow: bool, world: World) -> None:  # noqa: F811
-    hypervisor = world.hypervisor
-    base = world.made_volume()
-    overlay = world.made_volume(backing_volume=base.name, backing_format="qcow2")
-    spec = world.domain()
-    spec = replace(spec, disks=(replace(spec.disks[0], volume=overlay.name),))
-    hypervisor.define(spec)
-    copy = world.made_volume(
-        backing_volume=base.name if shallow else None, backing_format="qcow2" if shallow else None
-    )
-    wanted = DiskCopy(target="vda", pool=POOL, volume=copy.name, shallow=shallow)
-    with pytest.raises(WrongState):
-        hypervisor.copy_running(spec.uuid, [wanted], no_progress)
-    hypervisor.start(spec.uuid)
-    hypervisor.copy_running(spec.uuid, [wanted], no_progress)
-    hypervisor.stop_copies(spec.uuid)
-    assert hypervisor.domain(spec.uuid).state is DomainState.RUNNING
-    hypervisor.force_off(spec.uuid)
-    assert bool(hypervisor.volume(POOL, copy.name).backing_path) is shallow
-
-
-def test_a_stopped_copy_of_a_running_disk(world: World) -> None:  # noqa: F811
-    hypervisor = world.hypervisor
-    spec = world.started()
-    copy = world.made_volume()
-
-    def stop(_done: int, _total: int) -> None:
-        raise InterruptedError
-
-    wanted = [DiskCopy(target="vda", pool=POOL, volume=copy.name)]
-    with pytest.raises(InterruptedError):
-        hypervisor.copy_running(spec.uuid, wanted, stop)
-    hypervisor.stop_copies(spec.uuid)
-    hypervisor.force_off(spec.uuid)
-
-
-def test_linked_copy_of_an_overlay(world: World) -> None:  # noqa: F811
-    """It stands on the same backing volume, and holds what the overlay held."""
-    hypervisor = world.hypervisor
-    base = world.made_volume()
-    overlay = world.made_volume(backing_volume=base.name, backing_format="qcow2")
-    spec: VolumeSpec = world.volume(backing_volume=base.name, backing_format="qcow2")
-    made = hypervisor.clone_volume(POOL, overlay.name, spec, no_progress)
-    assert made.backing_path == hypervisor.volume(POOL, overlay.name).backing_path
-    assert made.capacity_bytes == 8 * MIB
-    out = io.BytesIO()
-    hypervisor.download_volume(POOL, spec.name, out, no_progress)
-    assert len(out.getvalue()) < 2 * MIB

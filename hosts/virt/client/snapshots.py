@@ -1,13 +1,12 @@
-"""Snapshots inside the disks' own files, and copies of the disks of running domains."""
+"""Snapshots inside the disks' own files."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -15,23 +14,17 @@ import libvirt
 import libvirt_qemu
 
 from hosts.virt import parse
-from hosts.virt.client.volumes import VolumeCalls
-from hosts.virt.connection import WORK_TIMEOUT_S, Connection
+from hosts.virt.client.copies import CopyCalls
+from hosts.virt.connection import Connection
 from hosts.virt.errors import AlreadyExists, NoSuchSnapshot, UnknownVirtError, WrongState
 from hosts.virt.protocol import Progress
-from hosts.virt.spec import DiskCopy, SnapshotFacts, SnapshotSpec
-from hosts.virt.xml.copies import copy_target_xml, is_mirrored
+from hosts.virt.spec import SnapshotFacts, SnapshotSpec
 from hosts.virt.xml.snapshot import snapshot_xml, taken_snapshot_xml
 
 TICK_S = 0.5
-COPY_FLAGS = (
-    libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT
-    # libvirt asks for it of a domain that has a stored definition: the job ends with QEMU.
-    | libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
-)
 
 
-class SnapshotCalls(VolumeCalls):
+class SnapshotCalls(CopyCalls):
     def snapshots(self, uuid: UUID) -> list[SnapshotFacts]:
         return self._on_domain(uuid, _list)
 
@@ -55,27 +48,6 @@ class SnapshotCalls(VolumeCalls):
     def delete_snapshot(self, uuid: UUID, name: str, progress: Progress) -> None:
         with contextlib.suppress(NoSuchSnapshot):
             self._long(uuid, lambda dom: dom.snapshotLookupByName(name, 0).delete(0), progress)
-
-    def copy_running(self, uuid: UUID, copies: Iterable[DiskCopy], progress: Progress) -> None:
-        wanted = tuple(copies)
-        self.stop_copies(uuid)
-        paths = {
-            copy.target: (self.volume(copy.pool, copy.volume).path, copy.shallow) for copy in wanted
-        }
-        try:
-            for target, (path, shallow) in paths.items():
-                begin = partial(_begin_copy, target=target, path=path, shallow=shallow)
-                self._on_domain(uuid, begin)
-            while not self._on_domain(uuid, lambda dom: _copied(dom, tuple(paths), progress)):
-                time.sleep(TICK_S)
-            self._on_domain(uuid, lambda dom: _end_copies(dom, tuple(paths)), WORK_TIMEOUT_S)
-        except BaseException:
-            self.stop_copies(uuid)
-            raise
-
-    def stop_copies(self, uuid: UUID) -> None:
-        with contextlib.suppress(WrongState):
-            self._on_domain(uuid, _stop_copies, WORK_TIMEOUT_S)
 
     # --- private ------------------------------------------------------------------------------
 
@@ -171,45 +143,3 @@ def _monitor(dom: Any, command: str, **arguments: Any) -> Any:
     if "error" in answer:
         raise UnknownVirtError(f"{command}: {answer['error'].get('desc', '')}"[:500])
     return answer["return"]
-
-
-# --- copies of running disks ---------------------------------------------------------------------
-
-
-def _begin_copy(dom: Any, *, target: str, path: str, shallow: bool) -> None:
-    flags = COPY_FLAGS | (libvirt.VIR_DOMAIN_BLOCK_COPY_SHALLOW if shallow else 0)
-    dom.blockCopy(target, copy_target_xml(path), {}, flags)
-
-
-def _copied(dom: Any, targets: tuple[str, ...], progress: Progress) -> bool:
-    """Whether all of them have caught up with their disk."""
-    done = total = 0
-    for target in targets:
-        info = dom.blockJobInfo(target, 0)
-        if not info:
-            raise UnknownVirtError(f"the copy of {target} has ended by itself")
-        done, total = done + int(info["cur"]), total + int(info["end"])
-    progress(done, total)
-    return is_mirrored(dom.XMLDesc(0), targets)
-
-
-def _end_copies(dom: Any, targets: tuple[str, ...]) -> None:
-    """Ending a copy that has caught up leaves it as of that moment. Several: the guest stands
-    still from the first to the last."""
-    hold = len(targets) > 1 and dom.state()[0] == libvirt.VIR_DOMAIN_RUNNING
-    if hold:
-        dom.suspend()
-    try:
-        for target in targets:
-            dom.blockJobAbort(target, 0)
-    finally:
-        if hold:
-            dom.resume()
-
-
-def _stop_copies(dom: Any) -> None:
-    if not dom.isActive():
-        return
-    for target in parse.disk_files(dom.XMLDesc(0)):
-        if dom.blockJobInfo(target, 0):
-            dom.blockJobAbort(target, 0)

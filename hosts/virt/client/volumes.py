@@ -99,6 +99,10 @@ class VolumeCalls(Calls):
             WORK_TIMEOUT_S,
         )
 
+    def open_volume(self, pool: str, name: str, offset: int = 0) -> streams.Reader:
+        own = Connection(self.connection.uri)
+        return streams.Reader(own, lambda conn: _look_up(conn, pool, name), offset)
+
     def clone_volume(
         self, pool: str, name: str, spec: VolumeSpec, progress: Progress
     ) -> VolumeFacts:

@@ -1,22 +1,19 @@
-"""The fake's snapshots and copies of running disks: contents go back and forth as on a host."""
+"""The fake's snapshots: contents go back and forth as on a host."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable
 from uuid import UUID
 
 from hosts.virt.errors import AlreadyExists, NoSuchSnapshot, WrongState
-from hosts.virt.fake.domains import FakeDomains
-from hosts.virt.fake.state import FakeDomain, FakeSnapshot, FakeVolume, counted
+from hosts.virt.fake.copies import FakeCopies
+from hosts.virt.fake.state import FakeDomain, FakeSnapshot, counted
 from hosts.virt.protocol import Progress
-from hosts.virt.spec import DiskCopy, DomainState, SnapshotFacts, SnapshotSpec
-
-COPY_REPORTS = 4
+from hosts.virt.spec import DomainState, SnapshotFacts, SnapshotSpec
 
 
-class FakeSnapshots(FakeDomains):
+class FakeSnapshots(FakeCopies):
     @counted
     def snapshots(self, uuid: UUID) -> list[SnapshotFacts]:
         domain = self._domain(uuid)
@@ -89,29 +86,7 @@ class FakeSnapshots(FakeDomains):
             if domain.current_snapshot == name:
                 domain.current_snapshot = parent
 
-    @counted
-    def copy_running(self, uuid: UUID, copies: Iterable[DiskCopy], progress: Progress) -> None:
-        domain = self._running(uuid)
-        for copy in copies:
-            source = self._disk(domain, copy.target)
-            target = self._volume(copy.pool, copy.volume)
-            total = source.facts.allocation_bytes
-            for step in range(1, COPY_REPORTS + 1):
-                progress(total * step // COPY_REPORTS, total)
-                self.wait("copy_running")
-            with self._lock:
-                target.content = source.content
-                target.facts = dataclasses.replace(target.facts, allocation_bytes=total)
-
-    @counted
-    def stop_copies(self, uuid: UUID) -> None:
-        self._domain(uuid)
-
     # --- private ------------------------------------------------------------------------------
-
-    def _disk(self, domain: FakeDomain, target: str) -> FakeVolume:
-        spec = next(disk for disk in domain.spec.disks if disk.target == target)
-        return self._volume(spec.pool, spec.volume)
 
     def _snapshot(self, domain: FakeDomain, name: str) -> FakeSnapshot:
         try:

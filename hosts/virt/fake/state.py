@@ -60,6 +60,7 @@ class FakeDomain:
     current_snapshot: str = ""
     saved: bool = False
     next_spec: DomainSpec | None = None  # stored, from the next start on
+    backup: list[tuple[FakeVolume, FakeVolume]] | None = None  # (target, source as it was)
 
     @property
     def on(self) -> bool:
@@ -116,6 +117,7 @@ class FakeState:
         self.vnc_peers: dict[UUID, list[socket.socket]] = {}
         self.lines: dict[UUID, FakeLine] = {}
         self.agents: set[UUID] = set()
+        self.has_backups = True
         self._lock = threading.RLock()
         self._faults: dict[str, list[BaseException]] = defaultdict(list)
         self._latency_s: dict[str, float] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from typing import BinaryIO
 from uuid import NAMESPACE_DNS, uuid5
 
@@ -15,6 +16,18 @@ QCOW2_MAGIC = b"QFI\xfb"
 QCOW2_OVERHEAD_BYTES = 196_608  # of an empty one
 CHUNK_BYTES = 1024 * 1024
 CLONE_REPORTS = 4
+
+
+class FakeReader:
+    def __init__(self, content: bytes, offset: int) -> None:
+        self.size_bytes = len(content)
+        self._rest = io.BytesIO(content[offset:])
+
+    def read(self) -> bytes:
+        return self._rest.read(CHUNK_BYTES)
+
+    def close(self) -> None:
+        self._rest.close()
 
 
 class FakeVolumes(FakeState):
@@ -76,6 +89,10 @@ class FakeVolumes(FakeState):
     @counted
     def read_volume_end(self, pool: str, name: str, most_bytes: int) -> bytes:
         return self._volume(pool, name).content[-most_bytes:]
+
+    @counted
+    def open_volume(self, pool: str, name: str, offset: int = 0) -> FakeReader:
+        return FakeReader(self._volume(pool, name).content, offset)
 
     @counted
     def clone_volume(

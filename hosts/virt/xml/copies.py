@@ -1,4 +1,5 @@
-"""What ``virDomainBlockCopy`` is told, and how its end is seen. Pure functions."""
+"""What ``virDomainBlockCopy`` and ``virDomainBackupBegin`` are told, and how a copy's end is seen.
+Pure functions."""
 
 from __future__ import annotations
 
@@ -14,6 +15,18 @@ def copy_target_xml(path: str) -> str:
     root = etree.Element("disk", {"type": kind})
     add(root, "driver", type="qcow2")
     add(root, "source", **source)
+    return render(root)
+
+
+def backup_xml(paths: dict[str, str]) -> str:
+    """QEMU writes all of these disks (target -> file) as of now into a qcow2 that is there."""
+    root = etree.Element("domainbackup", {"mode": "push"})
+    disks = add(root, "disks")
+    for target, path in paths.items():
+        kind, source = devices.source_attributes(path)
+        disk = add(disks, "disk", name=target, backup="yes", type=kind)
+        add(disk, "target", **source)
+        add(disk, "driver", type="qcow2")
     return render(root)
 
 
