@@ -32,6 +32,7 @@ audit_words.register(
         "vm.adopt": _("Took a machine over that had no row"),
         "vm.change_owner": _("Changed a machine's owner"),
         "vm.decline": _("Declined a machine"),
+        "vm.download_backup": _("Downloaded a backup"),
         "vm.edit": _("Changed a machine"),
         "vm.offer": _("Offered a machine"),
         "vm.take_over": _("Found a machine on another host"),

@@ -93,6 +93,10 @@ messages.register(
             "another backup, and tell an admin."
         ),
         "backup.plan_every": _("Backups are made each day or each week."),
+        "backup.plan_also": _("0 to %(limit)s days and weeks can be kept."),
+        "backup.downloads": _(
+            "%(limit)s backups are being downloaded already. Wait until one is done."
+        ),
         "backup.plan_keep": _("1 to %(limit)s backups can be kept."),
         "vm.why.template_on": _("A template is made of a machine that is off. Shut it down first."),
         "vm.why.template_disks": _("A template is made of a machine with one qcow2 disk."),

@@ -38,6 +38,11 @@ urlpatterns = [
     path("machines/<uuid:uuid>/backups/plan/", backups.plan, name="vm_backup_plan"),
     path("machines/<uuid:uuid>/backups/<int:number>/", backups.dialog, name="vm_backup_dialog"),
     path(
+        "machines/<uuid:uuid>/backups/<int:number>/file/",
+        backups.download,
+        name="vm_backup_file",
+    ),
+    path(
         "machines/<uuid:uuid>/backups/<int:number>/<slug:word>/",
         backups.act,
         name="vm_backup_act",

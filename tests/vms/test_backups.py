@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import subprocess
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from django.test import Client
 from django.utils import timezone
+from lxml import etree
 
 from accounts import quotas
 from accounts.errors import Conflict, Forbidden, Invalid, NotFound, QuotaExceeded
-from accounts.models import QuotaLimit, Resource, Team, User
-from hosts.virt.errors import UnknownVirtError
+from accounts.models import AuditEntry, QuotaLimit, Resource, Team, User
+from hosts.models import Host
+from hosts.virt.errors import UnknownVirtError, VirtError
 from hosts.virt.fake import FakeHypervisor
 from jobs.models import Job
 from tests.vms.conftest import run_to_end, volumes
 from vms import lifecycle, queries
-from vms.backups import services
+from vms.backups import commands, downloads, services
+from vms.backups.retention import to_keep
 from vms.models import VM, Backup, BackupPlan, Image
 
 Made = Callable[..., VM]
@@ -208,6 +214,163 @@ def test_refused(made: Made, vm: VM, owner: User, team: Team, fake: FakeHypervis
         services.take(vm, actor=owner)
 
 
+def test_by_libvirts_backup_and_by_block_copy_where_the_host_has_none(
+    made: Made, fake: FakeHypervisor, owner: User
+) -> None:
+    vm = made()
+    write(fake, vm, b"one")
+    first = taken(vm, owner)
+    assert (fake.calls["finish_backup"], fake.calls["copy_running"]) == (1, 0)
+    fake.has_backups = False
+    write(fake, vm, b"two")
+    second = taken(vm, owner)
+    assert (fake.calls["finish_backup"], fake.calls["copy_running"]) == (1, 1)
+    assert content(fake, first.image.volume_name) == b"one"
+    assert content(fake, second.image.volume_name) == b"two"
+
+
+def test_show_command(made: Made, fake: FakeHypervisor, owner: User) -> None:
+    """What ``virsh`` is given for a machine that runs is what the product gives libvirt."""
+    vm = made()
+    echo, begin, _wait, checksum = commands.show_take(vm)
+    written = subprocess.run(
+        ["bash", "-c", echo.replace("> backup.xml", "")], check=True, capture_output=True
+    )
+    target = etree.fromstring(written.stdout).find("./disks/disk/target")
+    assert target is not None
+    assert checksum == f"sha256sum {target.get('file')}"
+    assert begin.endswith(f"backup-begin {vm.domain_name} backup.xml")
+    run_to_end(lifecycle.request(vm, "force_off", actor=owner))
+    vm.refresh_from_db()
+    assert commands.show_take(vm)[0].startswith("qemu-img convert -p -O qcow2 ")
+    backup = taken(vm, owner)
+    for word in ("restore", "new"):
+        assert commands.show_act(backup, word, name="it's")[0].startswith("echo ")
+    assert commands.show_act(backup, "delete")[0].startswith("rm ")
+
+
+class TestWhatStays:
+    @staticmethod
+    def kept(*days_ago: float, last: int, daily: int = 0, weekly: int = 0) -> list[float]:
+        sunday = datetime(2026, 11, 22, 23, 0, tzinfo=timezone.get_default_timezone())
+        taken = [(n, sunday - timedelta(days=ago)) for n, ago in enumerate(days_ago)]
+        found = to_keep(taken, last=last, daily=daily, weekly=weekly)
+        return [days_ago[number] for number in sorted(found)]
+
+    def test_the_last_ones(self) -> None:
+        assert self.kept(0, 1, 2, 3, last=2) == [0, 1]
+        assert self.kept(last=2, daily=2, weekly=2) == []
+
+    def test_the_newest_of_each_day(self) -> None:
+        assert self.kept(0, 0.1, 0.2, 1, 1.5, 4, 5, last=1, daily=3) == [0, 1, 4]
+
+    def test_the_newest_of_each_week(self) -> None:
+        # A week begins on Monday: six days before this Sunday is still the same.
+        assert self.kept(0, 6, 7, 8, 14, 30, last=1, weekly=3) == [0, 7, 14]
+
+    def test_together(self) -> None:
+        days = [float(n) for n in range(40)]
+        assert self.kept(*days, last=1, daily=3, weekly=3) == [0, 1, 2, 7, 14]
+
+    def test_a_plan_deletes_the_others(self, vm: VM, owner: User) -> None:
+        services.plan(vm, actor=owner, every_days=1, keep=1, keep_daily=2)
+        for day in (3, 2, 1):
+            row = taken(vm, None)
+            Backup.objects.filter(pk=row.pk).update(created_at=timezone.now() - timedelta(days=day))
+        taken(vm, None)
+        for job in Job.objects.active():
+            run_to_end(job)
+        assert set(Backup.objects.values_list("number", flat=True)) == {3, 4}
+
+
+def ranged(client: Client, path: str, asked: str = "", **headers: str) -> tuple[int, bytes]:
+    answer = client.get(path, headers={"Range": asked, **headers} if asked else headers)
+    if not answer.streaming:
+        return answer.status_code, answer.content
+
+    async def whole() -> bytes:
+        return b"".join([piece async for piece in answer.streaming_content])
+
+    return answer.status_code, asyncio.run(whole())
+
+
+class TestDownload:
+    @pytest.fixture
+    def path(self, vm: VM, fake: FakeHypervisor, owner: User) -> str:
+        write(fake, vm, bytes(range(256)) * 10_000)  # several pieces
+        taken(vm, owner)
+        return f"/machines/{vm.uuid}/backups/1/file/"
+
+    def test_whole_and_from_where_it_broke(
+        self, path: str, vm: VM, owner: User, browser: Callable[[User], Client]
+    ) -> None:
+        whole, client = bytes(range(256)) * 10_000, browser(owner)
+        answer = client.get(path)
+        backup = vm.backups.get()
+        assert answer["ETag"] == f'"{backup.image.checksum}"'
+        assert answer["Content-Length"] == str(len(whole)) == str(backup.image.file_size_bytes)
+        assert "attachment" in answer["Content-Disposition"]
+        assert ranged(client, path) == (200, whole)
+        assert hashlib.sha256(whole).hexdigest() == backup.image.checksum
+        assert ranged(client, path, "bytes=2000000-") == (206, whole[2_000_000:])
+        assert ranged(client, path, "bytes=5-9") == (206, whole[5:10])
+        assert ranged(client, path, f"bytes={len(whole)}-")[0] == 416
+        tag = {"If-Range": answer["ETag"]}
+        assert ranged(client, path, "bytes=7-", **tag) == (206, whole[7:])
+        assert ranged(client, path, "bytes=7-", **{"If-Range": '"another"'}) == (200, whole)
+        assert not downloads._open.total()
+
+    def test_by_who_may_and_written_down(
+        self,
+        path: str,
+        vm: VM,
+        owner: User,
+        teammate: User,
+        viewer: User,
+        outsider: User,
+        browser: Callable[[User], Client],
+        api: Callable[..., Any],
+    ) -> None:
+        assert browser(outsider).get(path).status_code == 404
+        for person in (teammate, viewer):
+            assert browser(person).get(path).status_code == 403
+        assert not AuditEntry.objects.filter(verb="vm.download_backup").exists()
+        answer = api(owner).get(f"/vms/{vm.uuid}/backups/1/file")
+        assert answer.status_code == 200
+        assert api(outsider).get(f"/vms/{vm.uuid}/backups/1/file").status_code == 404
+        assert AuditEntry.objects.get(verb="vm.download_backup").actor == owner
+
+    def test_cut_off_when_it_is_not_what_was_written(
+        self, path: str, vm: VM, fake: FakeHypervisor, owner: User, browser: Callable[..., Client]
+    ) -> None:
+        fake._volume("default", vm.backups.get().image.volume_name).content = b"short"
+        with pytest.raises(VirtError):
+            ranged(browser(owner), path)
+        assert not downloads._open.total()
+
+    def test_refused(
+        self, path: str, vm: VM, owner: User, browser: Callable[[User], Client]
+    ) -> None:
+        client = browser(owner)
+        downloads._open[owner.pk] = downloads.AT_ONCE_EACH
+        try:
+            assert client.get(path).status_code == 429
+        finally:
+            downloads._open.clear()
+        Host.objects.update(reach=Host.Reach.DOWN)
+        assert client.get(path).status_code == 503
+        Host.objects.update(reach=Host.Reach.UP)
+        services.delete(vm.backups.get(), actor=owner)
+        assert client.get(path).status_code == 409
+
+    def test_no_host_is_asked_before_the_first_byte_is_taken(
+        self, path: str, fake: FakeHypervisor, owner: User, browser: Callable[[User], Client]
+    ) -> None:
+        before = sum(fake.calls.values())
+        browser(owner).get(path)
+        assert sum(fake.calls.values()) == before
+
+
 class TestPages:
     def test_tab_and_dialogs(
         self, vm: VM, owner: User, viewer: User, browser: Callable[[User], Client]
@@ -220,7 +383,9 @@ class TestPages:
         for word, text in (("restore", "is lost"), ("new", "identity of its own"), ("delete", "?")):
             dialog = client.get(f"/machines/{vm.uuid}/backups/1/?for={word}").content.decode()
             assert word == "delete" or text in dialog
-        client.post(f"/machines/{vm.uuid}/backups/plan/", {"every_days": "7", "keep": "4"})
+        plan = {"every_days": "7", "keep": "4", "keep_daily": "0", "keep_weekly": "8"}
+        client.post(f"/machines/{vm.uuid}/backups/plan/", plan)
+        assert BackupPlan.objects.get().keep_weekly == 8
         assert BackupPlan.objects.get().keep == 4
         assert browser(viewer).post(f"/machines/{vm.uuid}/backups/take/").status_code == 403
         assert client.get(f"/machines/{vm.uuid}/backups/9/?for=new").status_code == 404

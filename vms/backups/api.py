@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from ninja import Field, Router, Schema
 from pydantic import ConfigDict
 
@@ -14,7 +15,7 @@ from accounts.apiauth import idempotent, let_in, user_auth
 from accounts.models import User
 from jobs.api import JobBrief, brief
 from vms import queries
-from vms.backups import services
+from vms.backups import downloads, services
 from vms.models import VM, Backup, BackupPlan
 
 router = Router(tags=["backups"], auth=user_auth)
@@ -31,7 +32,9 @@ class PlanIn(Schema):
     model_config = ConfigDict(extra="forbid")
 
     every_days: int = Field(description="1 or 7; 0 ends the plan")
-    keep: int = 7
+    keep: int = Field(7, description="the last so many stay")
+    keep_daily: int = Field(0, description="and the newest of each of so many days")
+    keep_weekly: int = Field(0, description="and of so many weeks")
 
 
 class BackupOut(Schema):
@@ -48,6 +51,8 @@ class BackupOut(Schema):
 class PlanOut(Schema):
     every_days: int
     keep: int
+    keep_daily: int
+    keep_weekly: int
     next_at: datetime | None
 
 
@@ -114,11 +119,20 @@ def delete_backup(request: HttpRequest, uuid: str, number: int) -> tuple[int, di
     return 202, {"job": brief(services.delete(backup, actor=user))}
 
 
+@router.get("/vms/{uuid}/backups/{int:number}/file", summary="Download a backup")
+def backup_file(request: HttpRequest, uuid: str, number: int) -> HttpResponseBase:
+    """A qcow2 that stands on nothing. ``Range`` goes on with a download that broke; the ``ETag`` is
+    its SHA-256."""
+    user = _user(request)
+    backup = services.find(queries.one(user, uuid), number)
+    return downloads.answer(request, backup, actor=user)
+
+
 @router.put("/vms/{uuid}/backups/plan", response=BackupsOut, summary="Back it up by the clock")
 def put_plan(request: HttpRequest, uuid: str, wanted: PlanIn) -> dict[str, Any]:
     user = _user(request)
     vm = queries.one(user, uuid)
-    services.plan(vm, actor=user, every_days=wanted.every_days, keep=wanted.keep)
+    services.plan(vm, actor=user, **wanted.model_dump())
     return list_backups(request, uuid)
 
 
@@ -144,4 +158,10 @@ def _plan(vm: VM) -> dict[str, Any] | None:
     row = BackupPlan.objects.filter(vm=vm).first()
     if row is None:
         return None
-    return {"every_days": row.every_days, "keep": row.keep, "next_at": row.next_at}
+    return {
+        "every_days": row.every_days,
+        "keep": row.keep,
+        "keep_daily": row.keep_daily,
+        "keep_weekly": row.keep_weekly,
+        "next_at": row.next_at,
+    }

@@ -17,6 +17,7 @@ from jobs import reconcile
 from jobs import services as job_services
 from jobs.models import Job
 from vms import provisioning, state, timeline
+from vms.backups import retention
 from vms.lifecycle import active_job
 from vms.models import VM, Backup, BackupPlan, Disk, Image, ImageCopy
 from vms.provisioning.validation import GIB
@@ -171,31 +172,50 @@ def delete(backup: Backup, *, actor: User | None) -> Job:
     return job
 
 
-def plan(vm: VM, *, actor: User, every_days: int, keep: int) -> BackupPlan | None:
-    """A backup each day or week, of which the last ``keep`` stay; ``every_days`` 0 ends it."""
+def plan(
+    vm: VM,
+    *,
+    actor: User,
+    every_days: int,
+    keep: int,
+    keep_daily: int = 0,
+    keep_weekly: int = 0,
+) -> BackupPlan | None:
+    """A backup each day or week; ``every_days`` 0 ends it. Of those that it makes stay the last
+    ``keep``, and the newest of each of ``keep_daily`` days and ``keep_weekly`` weeks."""
     policy.require(actor, Action.EDIT, vm)
     if every_days not in {0, DAILY, WEEKLY}:
         raise Invalid("backup.plan_every", fields={"every_days": "backup.plan_every"})
     if not 1 <= keep <= KEEP_MAX:
         raise Invalid("backup.plan_keep", fields={"keep": "backup.plan_keep"}, limit=KEEP_MAX)
+    for field, amount in (("keep_daily", keep_daily), ("keep_weekly", keep_weekly)):
+        if not 0 <= amount <= KEEP_MAX:
+            raise Invalid("backup.plan_also", fields={field: "backup.plan_also"}, limit=KEEP_MAX)
+    wanted = {
+        "every_days": every_days,
+        "keep": keep,
+        "keep_daily": keep_daily,
+        "keep_weekly": keep_weekly,
+    }
     with transaction.atomic():
         row = _locked(vm)
         before = BackupPlan.objects.filter(vm=row).first()
-        was = {"every_days": before.every_days, "keep": before.keep} if before else {}
+        was = {name: getattr(before, name) for name in wanted} if before else {}
         if every_days == 0:
             BackupPlan.objects.filter(vm=row).delete()
             made = None
         else:
+            # Other numbers do not change when the next one is due.
+            due = before.next_at if before and before.every_days == every_days else timezone.now()
             made, _new = BackupPlan.objects.update_or_create(
-                vm=row,
-                defaults={"every_days": every_days, "keep": keep, "next_at": timezone.now()},
+                vm=row, defaults=wanted | {"next_at": due}
             )
         audit.record(
             actor,
             "vm.backup_plan",
             row,
             before=was,
-            after={"every_days": every_days, "keep": keep} if made else {},
+            after=wanted if made else {},
             team_id=row.team_id,
         )
         state.announce(row)
@@ -228,15 +248,25 @@ def rounds() -> None:
 
 
 def forget_old(vm: VM) -> None:
-    """Of those that its plan made, the last stay. One that is in use stays until the next time."""
+    """Of those that its plan made, what it says stays. One that is in use stays until the next
+    time."""
     found = BackupPlan.objects.filter(vm=vm).first()
     if found is None:
         return
-    made = vm.backups.filter(scheduled=True, image__state=Image.State.READY).order_by("-number")
-    for old in made.select_related("image", "vm__team")[found.keep :]:
+    made = vm.backups.filter(scheduled=True, image__state=Image.State.READY)
+    rows = list(made.select_related("image", "vm__team"))
+    kept = retention.to_keep(
+        [(row.number, row.created_at) for row in rows],
+        last=found.keep,
+        daily=found.keep_daily,
+        weekly=found.keep_weekly,
+    )
+    for old in rows:
+        if old.number in kept:
+            continue
         try:
             delete(old, actor=None)
-        except DomainError as error:  # noqa: PERF203 - each is settled for itself
+        except DomainError as error:
             log.info("backup %s of %s stays: %s", old.number, vm.uuid, error.code)
 
 

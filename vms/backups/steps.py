@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -16,7 +17,7 @@ from django.utils import timezone
 
 from accounts import quotas
 from accounts.errors import Conflict, DomainError
-from hosts.virt.errors import NoSuchDomain
+from hosts.virt.errors import NoSuchDomain, Unsupported
 from hosts.virt.spec import DiskCopy, VolumeSpec
 from jobs.models import Job
 from vms import at_host, power, state, timeline
@@ -30,12 +31,16 @@ if TYPE_CHECKING:
     from jobs.context import JobContext
 
 
+log = logging.getLogger(__name__)
+
+
 class _Sum(io.RawIOBase):
     """A file that keeps nothing but the checksum of what is written to it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.hash = hashlib.sha256()
+        self.length = 0
 
     def writable(self) -> bool:
         return True
@@ -46,18 +51,19 @@ class _Sum(io.RawIOBase):
     def write(self, data: object) -> int:
         content = bytes(cast("bytes", data))
         self.hash.update(content)
+        self.length += len(content)
         return len(content)
 
 
-def checksum(ctx: JobContext, at: Hypervisor, pool: str, volume: str) -> str:
-    """SHA-256 of the volume's file."""
+def read(ctx: JobContext, at: Hypervisor, pool: str, volume: str) -> tuple[str, int]:
+    """SHA-256 and length of the volume's file."""
 
     def progress(done: int, total: int) -> None:
         ctx.progress(done / total if total else None)
 
     target = _Sum()
     at.download_volume(pool, volume, cast("BinaryIO", target), progress)
-    return target.hash.hexdigest()
+    return target.hash.hexdigest(), target.length
 
 
 # --- vm.backup -----------------------------------------------------------------------------------
@@ -65,7 +71,7 @@ def checksum(ctx: JobContext, at: Hypervisor, pool: str, volume: str) -> str:
 
 def copy(ctx: JobContext) -> None:
     """All of the disk, standing on nothing. A running guest goes on: its disk is copied as it is at
-    one moment, as if the plug was pulled then."""
+    one moment, the beginning by libvirt's backup, the end where the host has none."""
     vm, backup = at_host.machine(ctx), _backup(ctx)
     disk = _disk(vm)
     at, pool = at_host.hypervisor(vm), disk.pool.name if disk.pool else ""
@@ -83,8 +89,14 @@ def copy(ctx: JobContext) -> None:
     if at_host.is_on(vm):
         at.stop_copies(vm.uuid)  # of an attempt that died: they write this volume
         afresh(at, spec, partial(at.create_volume, spec))
-        target = DiskCopy(target=disk.target, pool=pool, volume=name, shallow=False)
-        at.copy_running(vm.uuid, [target], progress)
+        copies = [DiskCopy(target=disk.target, pool=pool, volume=name)]
+        try:
+            at.begin_backup(vm.uuid, copies)
+        except Unsupported as error:
+            log.info("%s is backed up by block copy: %s", vm.uuid, error.raw)
+            at.copy_running(vm.uuid, copies, progress)
+        else:
+            at.finish_backup(vm.uuid, progress)
     else:
         afresh(at, spec, lambda: at.clone_volume(pool, disk.volume, spec, progress))
 
@@ -94,10 +106,8 @@ def add_up(ctx: JobContext) -> None:
     vm, backup = at_host.machine(ctx), _backup(ctx)
     at, pool = at_host.hypervisor(vm), _disk(vm).pool
     name = pool.name if pool else ""
-    ctx.save_data(
-        checksum=checksum(ctx, at, name, backup.image.volume_name),
-        size=at.volume(name, backup.image.volume_name).allocation_bytes,
-    )
+    checksum, size = read(ctx, at, name, backup.image.volume_name)
+    ctx.save_data(checksum=checksum, size=size)
 
 
 def drop(ctx: JobContext) -> None:
@@ -160,7 +170,7 @@ def compare(ctx: JobContext, at: Hypervisor, image: Image) -> None:
     found = image.copies.select_related("pool").filter(state=ImageCopy.State.READY).first()
     if found is None:
         raise DomainError("image.file_missing", name=image.name)
-    if checksum(ctx, at, found.pool.name, image.volume_name) != image.checksum:
+    if read(ctx, at, found.pool.name, image.volume_name)[0] != image.checksum:
         raise DomainError("backup.damaged")
 
 

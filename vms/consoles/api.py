@@ -17,7 +17,8 @@ from pydantic import ConfigDict
 from accounts.apiauth import Identity, Page, let_in, user_auth
 from accounts.errors import NotFound
 from accounts.models import User
-from vms.consoles import downloads, recorder, recordings, sharing, tickets, viewerfile
+from vms import downloads
+from vms.consoles import recorder, recordings, sharing, tickets, viewerfile
 from vms.models import VM, ConsoleInvite, ConsoleRecording
 
 router = Router(tags=["consoles"], auth=user_auth)

@@ -268,7 +268,10 @@ class Backup(models.Model):
 class BackupPlan(models.Model):
     vm = models.OneToOneField(VM, on_delete=models.CASCADE, related_name="backup_plan")
     every_days = models.PositiveSmallIntegerField()  # 1 or 7
+    # Of those that it made: the last ones, and the newest of so many days and weeks.
     keep = models.PositiveSmallIntegerField()
+    keep_daily = models.PositiveSmallIntegerField(default=0)
+    keep_weekly = models.PositiveSmallIntegerField(default=0)
     next_at = models.DateTimeField(db_index=True)
 
 

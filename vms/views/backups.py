@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from django.http import HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_GET, require_POST, require_safe
 
 from accounts import messages, policy
 from accounts.access import SignedInRequest, signed_in
@@ -18,7 +19,7 @@ from accounts.fragments import done
 from accounts.models import User
 from accounts.policy import Action
 from vms import names, queries
-from vms.backups import services
+from vms.backups import commands, downloads, services
 from vms.lifecycle import active_job
 from vms.models import VM, Backup, BackupPlan
 
@@ -34,6 +35,7 @@ class BackupsView:
     why_not_take: str
     why_not_restore: str
     size_gib: int
+    commands: list[str]
 
 
 def of(vm: VM, user: User) -> BackupsView:
@@ -48,6 +50,7 @@ def of(vm: VM, user: User) -> BackupsView:
         why_not_take=_why(vm, services.why_not_take(vm, active)),
         why_not_restore=_why(vm, services.why_not_restore(vm, active)),
         size_gib=sum(row.image.min_disk_gib for row in rows),
+        commands=commands.show_take(vm),
     )
 
 
@@ -65,14 +68,23 @@ def dialog(request: SignedInRequest, uuid: UUID, number: int) -> HttpResponse:
         raise NotFound
     vm = queries.one(request.user, uuid)
     policy.require(request.user, Action.EDIT, vm)
+    backup, suggestion = services.find(vm, number), names.suggest(request.user, base=vm.name)
     context = {
         "vm": vm,
         "word": word,
-        "backup": services.find(vm, number),
-        "suggestion": names.suggest(request.user, base=vm.name),
+        "backup": backup,
+        "suggestion": suggestion,
+        "commands": commands.show_act(backup, word, name=suggestion),
         "why": of(vm, request.user).why_not_restore if word == "restore" else "",
     }
     return render(request, "vms/backup_dialogs.html", context)
+
+
+@signed_in
+@require_GET
+def download(request: SignedInRequest, uuid: UUID, number: int) -> HttpResponseBase:
+    backup = services.find(queries.one(request.user, uuid), number)
+    return downloads.answer(request, backup, actor=request.user)
 
 
 @signed_in
@@ -122,5 +134,6 @@ def plan(request: SignedInRequest, uuid: UUID) -> HttpResponse:
         text = request.POST.get(name, "")
         return int(text) if text.isascii() and text.isdecimal() and len(text) <= 3 else -1
 
-    services.plan(vm, actor=request.user, every_days=number("every_days"), keep=number("keep"))
+    wanted = {name: number(name) for name in ("every_days", "keep", "keep_daily", "keep_weekly")}
+    services.plan(vm, actor=request.user, **wanted)
     return done(request, _("Saved."), changed=f"vm:{vm.uuid}")

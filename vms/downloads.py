@@ -1,9 +1,10 @@
-"""A file of the site's as a download, in pieces: nothing of it is held in memory."""
+"""Downloads in pieces, whole or the one range that is asked for (RFC 9110, section 14): nothing of
+them is held in memory."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,29 +18,51 @@ PIECE_BYTES = 256 << 10
 _RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
 
 
+Pieces = Callable[[int, int], AsyncIterator[bytes]]  # (start, end): what lies between
+
+
 def answer(request: HttpRequest, path: Path, *, content_type: str, name: str) -> HttpResponseBase:
-    """The whole file, or the one range of it that is asked for (RFC 9110, section 14). What is
-    written to it meanwhile is not part of it."""
+    """A file of the site's. What is written to it meanwhile is not part of it."""
     try:
         file = path.open("rb")
     except OSError as error:
         raise NotFound from error
     size = path.stat().st_size
+    response = stream(
+        request,
+        size,
+        lambda start, end: _pieces(file, start, end),
+        content_type=content_type,
+        name=name,
+    )
+    if not response.streaming:
+        file.close()
+    return response
+
+
+def stream(
+    request: HttpRequest, size: int, pieces: Pieces, *, content_type: str, name: str, tag: str = ""
+) -> HttpResponseBase:
+    """``tag`` names the content: whoever goes on with a download says by it (``If-Range``) what the
+    beginning was of."""
     asked = request.headers.get("Range", "")
+    if tag and request.headers.get("If-Range", f'"{tag}"') != f'"{tag}"':
+        asked = ""
     found = _range(asked, size) if asked else (0, size)
     if found is None:
-        file.close()
         return HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"})
     start, end = found
     response = StreamingHttpResponse(
-        _pieces(file, start, end), content_type=content_type, status=206 if asked else 200
+        pieces(start, end), content_type=content_type, status=206 if asked else 200
     )
     if asked:
         response["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    if tag:
+        response["ETag"] = f'"{tag}"'
     response["Content-Length"] = str(end - start)
     response["Accept-Ranges"] = "bytes"
     response["Cache-Control"] = "private, no-store"
-    # A recording holds what a guest wrote: it is never shown as a page.
+    # It holds what a guest wrote: it is never shown as a page.
     response["Content-Disposition"] = f'attachment; filename="{name}"'
     return response
 

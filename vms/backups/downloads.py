@@ -1,0 +1,121 @@
+"""A backup's file, from its host to who downloads it.
+
+Whether they may is read from the database. The bytes are read from the host by threads of their
+own, a piece at a time as the browser takes them: no page waits for a host, nothing is kept here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from channels.db import database_sync_to_async
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from accounts import audit, policy
+from accounts.errors import Conflict, TooMany, Unavailable
+from accounts.models import User
+from accounts.policy import Action
+from hosts import connections
+from hosts.models import Host
+from hosts.virt.errors import VirtError
+from vms import downloads
+from vms.models import VM, Backup, Image, ImageCopy
+
+if TYPE_CHECKING:
+    from hosts.virt.protocol import VolumeReader
+
+log = logging.getLogger(__name__)
+
+# In one process of the site: each holds a connection to its host.
+AT_ONCE, AT_ONCE_EACH = 8, 2
+ASK_AGAIN_S = 15.0  # whether they still may
+# A browser that takes nothing for so long is let go; it can go on from where it was.
+IDLE_S = 120.0
+
+_threads = ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="backup-download")
+_open: Counter[int] = Counter()  # user id -> downloads under way
+
+
+def answer(request: HttpRequest, backup: Backup, *, actor: User) -> HttpResponseBase:
+    """All of it, or a range. Raises NotFound, Forbidden, Conflict, TooMany, Unavailable."""
+    vm, image = backup.vm, backup.image
+    policy.require(actor, Action.EDIT, vm)
+    if image.state != Image.State.READY:
+        raise Conflict("backup.not_ready", number=backup.number)
+    copy = ImageCopy.objects.select_related("pool__host", "image").filter(image=image).first()
+    if copy is None:
+        raise Conflict("backup.not_ready", number=backup.number)
+    if copy.pool.host.reach == Host.Reach.DOWN:
+        raise Unavailable("vm.why.host_down", host=copy.pool.host.name)
+    if sum(_open.values()) >= AT_ONCE or _open[actor.pk] >= AT_ONCE_EACH:
+        raise TooMany("backup.downloads", limit=AT_ONCE_EACH)
+    response = downloads.stream(
+        request,
+        image.file_size_bytes,
+        lambda start, end: _pieces(copy, vm, actor, start, end),
+        content_type="application/x-qemu-disk",
+        name=f"{vm.name}-backup-{backup.number}.qcow2",
+        tag=image.checksum,
+    )
+    if response.streaming:
+        about = {"backup": backup.number, "range": request.headers.get("Range", "")[:64]}
+        audit.record(actor, "vm.download_backup", vm, after=about, team_id=vm.team_id)
+    return response
+
+
+async def _pieces(
+    copy: ImageCopy, vm: VM, actor: User, start: int, end: int
+) -> AsyncIterator[bytes]:
+    loop = asyncio.get_running_loop()
+    reader: VolumeReader | None = None
+    letting_go: asyncio.TimerHandle | None = None
+    _open[actor.pk] += 1
+    try:
+        reader = await loop.run_in_executor(_threads, _begin, copy, start)
+        asked_at = time.monotonic()
+        while start < end:
+            piece = await loop.run_in_executor(_threads, reader.read)
+            if not piece:
+                raise VirtError(f"{copy.image.volume_name} ends {end - start} bytes too early")
+            if time.monotonic() - asked_at > ASK_AGAIN_S:
+                if not await _may_still(vm, actor):
+                    return
+                asked_at = time.monotonic()
+            letting_go = loop.call_later(IDLE_S, _threads.submit, reader.close)
+            yield piece[: end - start]
+            letting_go.cancel()
+            start += len(piece)
+    except VirtError as error:
+        # Too late for an answer: the browser sees that the end is missing, and may go on later.
+        log.warning("download of %s ended early: %s (%s)", copy.image.uuid, error.raw, error.ref)
+        raise
+    finally:
+        _open[actor.pk] -= 1
+        if letting_go is not None:
+            letting_go.cancel()
+        if reader is not None:
+            _threads.submit(reader.close)
+
+
+def _begin(copy: ImageCopy, start: int) -> VolumeReader:
+    """On a connection of its own, so that its end ends no other's."""
+    at = connections.hypervisor(copy.pool.host)
+    reader = at.open_volume(copy.pool.name, copy.image.volume_name, start)
+    if reader.size_bytes != copy.image.file_size_bytes:
+        reader.close()
+        raise VirtError(f"{reader.size_bytes} bytes, not {copy.image.file_size_bytes}")
+    return reader
+
+
+@database_sync_to_async
+def _may_still(vm: VM, actor: User) -> bool:
+    user = User.objects.filter(pk=actor.pk, is_active=True).first()
+    row = VM.objects.filter(pk=vm.pk).first()
+    return user is not None and row is not None and policy.can(user, Action.EDIT, row)
