@@ -2,7 +2,8 @@
 
 Nothing is deleted because it was not seen, and no row comes to be because something was: what a
 host has and no row owns is listed on the host's page, where an admin may take it in again. A
-machine that its host had lost and that turns up, there or on another host, is taken up by itself.
+machine that its host had lost and that turns up, there or on another host, is taken up by itself,
+and one that was migrated is followed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from accounts.errors import Conflict
 from accounts.models import Resource, Team, User
 from hosts.models import Host, Untracked
 from hosts.virt.errors import NoSuchDomain, VirtError
+from hosts.virt.spec import DomainState
 from jobs import live
 from vms import state, timeline
 from vms.models import VM, Disk, Image, Nic
@@ -141,17 +143,18 @@ def _facts_json(facts: DomainFacts, sizes_gib: dict[str, int]) -> dict[str, Any]
     }
 
 
-# --- machines that were lost and turn up -------------------------------------------------------
+# --- machines that were lost and turn up, or were migrated --------------------------------------
 
 
 def take_over(vm: VM, host: Host, facts: DomainFacts) -> bool:
-    """A machine that its own host has lost is on ``host``: it lives there from now on. True when
-    it was taken over. A machine that its host still has stays where it is."""
+    """A machine that its own host has lost, or that has come from there by a migration, is on
+    ``host``: it lives there from now on. True when it was taken over. A machine that its host
+    still has stays where it is."""
     if not is_ours(facts):
         return False
     with transaction.atomic():
         row = VM.objects.select_for_update().get(pk=vm.pk)
-        if row.observed != VM.Observed.MISSING or row.host_id == host.pk:
+        if row.host_id == host.pk or not (_has_come(facts) or _is_lost(row, facts)):
             return False
         before = row.host
         row.host = host
@@ -167,8 +170,22 @@ def take_over(vm: VM, host: Host, facts: DomainFacts) -> bool:
             before={"host": before.name if before else ""},
             after={"host": host.name},
         )
+        timeline.record(row, "moved", was=before.name if before else "", host=host.name)
+        state.announce(row)
     vm.host = host
     return True
+
+
+def _has_come(facts: DomainFacts) -> bool:
+    """libvirt says so once the domain runs here and no more where it was."""
+    return facts.state is DomainState.RUNNING and facts.reason in ("migrated", "post-copy")
+
+
+def _is_lost(row: VM, facts: DomainFacts) -> bool:
+    """Its own host knows it no more, or only what is left of it there since it was migrated."""
+    if row.observed == VM.Observed.SHUTOFF and row.observed_reason == "migrated":
+        return facts.state in state.ON
+    return row.observed == VM.Observed.MISSING
 
 
 # --- a row for a domain that has none ---------------------------------------------------------

@@ -287,5 +287,6 @@ messages.register(
             "From this start on: %(vcpus)s vCPU, %(memory_mib)s MiB of memory"
         ),
         "timeline.adopted": _("Taken in again from its host"),
+        "timeline.moved": _("Moved from host %(was)s to host %(host)s"),
     }
 )

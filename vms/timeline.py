@@ -22,6 +22,7 @@ _ICONS = {
     "state.shutoff": "circle-stop",
     "state.crashed": "circle-alert",
     "state.missing": "circle-help",
+    "moved": "server",
     "job.failed": "circle-alert",
     "job.cancelled": "circle-slash",
     "job.succeeded": "circle-check",
@@ -55,7 +56,7 @@ _ICONS = {
 
 # What people look for -> the kinds of lines that are it, by their beginning.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "state": ("state.", "first_boot."),
+    "state": ("state.", "first_boot.", "moved"),
     "jobs": ("asked", "requested", "job.", "clone.", "template."),
     "settings": ("edited", "hardware.", "owner"),
     "snapshots": ("snapshot.",),

@@ -80,9 +80,9 @@ SHUTOFF_REASONS = (
     "from snapshot",
     "daemon",
 )
-# libvirt holds a guest's processors for a moment while it starts, and while a guest that shuts
-# down is about to be switched off or reset. Nobody has paused it.
-PASSING_PAUSES = ("starting", "shutting down")
+# libvirt holds a guest's processors for a moment while it starts, at the end of a migration, and
+# while a guest that shuts down is about to be switched off or reset. Nobody has paused it.
+PASSING_PAUSES = ("starting", "shutting down", "migrating")
 REASONS = {
     DomainState.RUNNING: RUNNING_REASONS,
     DomainState.PAUSED: PAUSED_REASONS,

@@ -61,6 +61,8 @@ class Timing:
     # A guest that has powered itself off may be restarting: what its host says so much later
     # counts. Only then: whatever virsh does to a domain shows at once.
     stop_settles: float = 0.7
+    # A domain that has left for another host: that one says within this time that it has it.
+    move_settles: float = 5.0
     absent_again: float = 0.7  # a domain that is gone is looked for once more after this
     retry: float = 1.0  # after a call that failed, or a database that did not answer
     backoff_first: float = 1.0
@@ -242,8 +244,9 @@ class HostWatch:
             log.warning("%s: reading %s failed: %s [%s]", self.host, uuid, error.raw, error.ref)
             session.recheck[uuid] = time.monotonic() + self._timing.retry
             return
-        if not settled and self._may_be_restarting(session, facts):
-            session.recheck[uuid] = time.monotonic() + self._timing.stop_settles
+        wait_s = 0.0 if settled else self._settles_in(session, facts)
+        if wait_s:
+            session.recheck[uuid] = time.monotonic() + wait_s
             return
         session.recheck.pop(uuid, None)
         if facts.state is DomainState.RUNNING and session.states.get(uuid) is not facts.state:
@@ -263,9 +266,16 @@ class HostWatch:
         if not settled:
             session.recheck[uuid] = time.monotonic() + self._timing.absent_again
 
-    def _may_be_restarting(self, session: _Session, facts: DomainFacts) -> bool:
+    def _settles_in(self, session: _Session, facts: DomainFacts) -> float:
+        """Seconds after which an end counts that may be none; 0: what is seen counts."""
         was_on = session.states.get(facts.uuid) in (DomainState.RUNNING, DomainState.PAUSED)
-        return was_on and facts.state is DomainState.SHUTOFF and facts.reason == "shutdown"
+        if not was_on or facts.state is not DomainState.SHUTOFF:
+            return 0.0
+        may_be_none = {
+            "shutdown": self._timing.stop_settles,
+            "migrated": self._timing.move_settles,
+        }
+        return may_be_none.get(facts.reason, 0.0)
 
     def _tell_domain(
         self, session: _Session, uuid: UUID, facts: DomainFacts | None, event: DomainEvent | None

@@ -22,10 +22,10 @@ SSH_OPTIONS = (
 )
 
 
-def virsh(lab: RunningLab, host: str, *argv: str) -> str:
+def virsh(lab: RunningLab, host: str, *argv: str, timeout_s: float = 60) -> str:
     """virsh from outside, without the tens of milliseconds that ``scripts/lab`` takes."""
     command = ["virsh", "-q", "-c", lab.host(host).uri, *argv]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s)
     assert done.returncode == 0, f"virsh {argv}: {done.stderr}"
     return done.stdout
 

@@ -26,6 +26,7 @@ QUICK = Timing(
     channels=0.05,
     exposure=0.2,
     stop_settles=0.3,
+    move_settles=0.3,
     absent_again=0.1,
     retry=0.05,
     backoff_first=0.05,

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from . import disk, kernel
+from . import disk, kernel, keymaps
 from .packages import candidate_version, installed_version
 from .shell import BuildError, run, say
 
@@ -35,11 +35,12 @@ def inputs() -> list[str]:
         f"busybox {installed_version('busybox-static')}",
         f"dropbear {installed_version('dropbear-bin')}",
         f"libc {installed_version('libc6')}",
+        *keymaps.inputs(),
     ]
 
 
 def recipe() -> list[Path]:
-    return [Path(__file__), *files()]
+    return [Path(__file__), Path(keymaps.__file__), *files()]
 
 
 def files() -> list[Path]:
@@ -54,6 +55,7 @@ def build(out: Path, work: Path) -> None:
     _add_busybox(root)
     _add_program(root, "dropbear")
     _add_modules(root, chosen.modules)
+    keymaps.make(root / "lib" / "keymaps", work / "keyboard")
     boot = work / "disk" / "boot"
     (boot / "grub").mkdir(parents=True)
     shutil.copy(chosen.image, boot / "vmlinuz")
@@ -87,7 +89,7 @@ def _add_busybox(root: Path) -> None:
         (root / "bin" / applet).symlink_to("busybox")
     missing = [
         name
-        for name in ("udhcpc", "acpid", "getty", "findfs")
+        for name in ("udhcpc", "acpid", "getty", "findfs", "loadkmap")
         if not (root / "bin" / name).is_symlink()
     ]
     if missing:

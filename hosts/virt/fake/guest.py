@@ -62,6 +62,21 @@ class FakeGuest(FakeHardware):
             self._domains.pop(uuid, None)
         self._lifecycle(domain, "undefined")
 
+    def leave(self, uuid: UUID, *, undefined: bool = False) -> None:
+        """As a live migration ends where it began; ``undefined`` with ``--undefinesource``."""
+        domain = self._running(uuid)
+        with self._lock:
+            domain.persistent = not undefined
+        self._stop(domain, DomainState.SHUTOFF, "migrated")
+
+    def arrive(self, uuid: UUID) -> None:
+        """As it ends where it led to; the domain is defined here."""
+        domain = self._domain(uuid)
+        with self._lock:
+            domain.state, domain.reason = DomainState.RUNNING, "migrated"
+            domain.id, self._next_id = self._next_id, self._next_id + 1
+        self._lifecycle(domain, "resumed")
+
     def _boot(
         self, uuid: UUID, *, address: str | None = None, hostname: str = "", report: bool = True
     ) -> None:

@@ -1,0 +1,209 @@
+"""A console that is open while things happen: text pasted by layout, parts of the site that are
+down, a daemon that restarts, a guest that reboots, a machine that moves to another host."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.consoles.serial_site import Terminal
+from tests.e2e.guests import Guest, virsh
+from tests.e2e.screen import Screen
+from tests.e2e.site import PATIENCE_MS, People, Site, is_live
+from tests.e2e.test_serial_line import log_in, open_line, run
+from tests.lab.conftest import RunningLab
+from tests.stack import PASSWORD
+
+pytestmark = [pytest.mark.lab, pytest.mark.browser, pytest.mark.timeout(600)]
+
+BOOT_S = 120
+ARRIVES_S = 30
+MOVE_S = 120
+# Who may load a keymap.
+ROOT_TOO = "#cloud-config\nusers:\n  - name: root\n    ssh_authorized_keys: ['{key}']\n"
+ASCII = "azAZyYmM,.-_ 0189 ~!@#$%^&*()+=[]{}\\|;:'\"<>/?`"
+PASTED = {
+    "us": ASCII,
+    "de": ASCII + "äöüßÄÖÜ§°€²µáÈî",
+    "gb": ASCII + "£¬€",
+    "fr": ASCII + "éèçàù§€êË",
+    "es": ASCII + "ñÑç¿¡€áÓ",
+    "jp": ASCII,
+}
+
+
+@pytest.fixture(scope="module")
+def guest(site: Site) -> Guest:
+    """On the host a, with a disk of its own, which can be copied to another host."""
+    user_data = ROOT_TOO.format(key=site.public_key)
+    made = site.create(f"goes-on-{uuid4().hex[:4]}", copy="full", user_data=user_data)
+    made.wait_ssh(timeout_s=BOOT_S)
+    return made
+
+
+def as_root(site: Site, guest: Guest, command: str) -> None:
+    facts = guest.facts()
+    user = {"host": facts["host"], "address": facts["addresses"][0]}
+    words = ["ssh", "-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes"]
+    words += ["-o", "UserKnownHostsFile=/dev/null", "-i", str(guest.key)]
+    site.lab.exec(user["host"], *words, f"root@{user['address']}", command)
+
+
+def open_page(people: People, guest: Guest, kind: str = "vnc") -> Screen:
+    page = people.page("owner", f"/machines/{guest.uuid}/console/")
+    page.click(f"#tab-{kind}")
+    expect(page.locator(f"html[data-console-kind={kind}]")).to_have_count(1)
+    screen = Screen(page)
+    screen.wait_connected()
+    is_live(page)
+    return screen
+
+
+@pytest.fixture
+def screen(people: People, guest: Guest) -> Screen:
+    """With a shell on it."""
+    found = open_page(people, guest)
+    if guest.ssh("ls -l /proc/[0-9]*/fd/0 2>/dev/null | grep -q '/dev/tty1$'").returncode:
+        found.log_in(guest, "tiny", PASSWORD)
+    return found
+
+
+@pytest.fixture
+def line(site: Site, guest: Guest) -> Iterator[Terminal]:
+    """The serial line, with a shell; its device belongs to the same person as the screen's."""
+    with open_line(site, guest) as made:
+        made.until_told(type="live")
+        made.type(b"\r")  # what a program wrote last stands where the prompt is looked for
+        log_in(made)
+        yield made
+
+
+def paste(page: Page, text: str, layout: str = "us") -> None:
+    """As keys; slowly, for an emulated keyboard."""
+    page.evaluate("() => delete document.documentElement.dataset.typing")
+    page.click("#open-clipboard")
+    page.fill("#clipboard-text", text)
+    page.select_option("#clipboard-layout", layout)
+    page.check("#clipboard-slow")
+    page.click("#clipboard-type")
+
+
+def has_typed(page: Page, how: str = "done") -> None:
+    expect(page.locator(f"html[data-typing={how}]")).to_have_count(1, timeout=PATIENCE_MS)
+
+
+def test_what_is_pasted_arrives_in_each_layout(
+    site: Site, screen: Screen, line: Terminal, guest: Guest
+) -> None:
+    for layout, text in PASTED.items():
+        as_root(site, guest, f"loadkmap </lib/keymaps/{layout}")
+        line.shown.clear()
+        paste(screen.page, f"head -n 1 >/dev/ttyS0\n{text}\n", layout)
+        has_typed(screen.page)
+        line.until_shown(text.encode() + b"\r\n", ARRIVES_S)
+    as_root(site, guest, "loadkmap </lib/keymaps/us")
+
+
+def test_a_paste_is_shown_before_and_can_be_stopped(
+    screen: Screen, line: Terminal, guest: Guest
+) -> None:
+    page = screen.page
+    page.click("#open-clipboard")
+    page.select_option("#clipboard-layout", "de")
+    page.fill("#clipboard-text", "Grüße 中 naïve ✓")
+    expect(page.locator("#clipboard-preview mark")).to_have_text(["中", "✓"])
+    expect(page.locator("#clipboard-notice")).to_contain_text("中 ✓")
+    expect(page.locator("#clipboard-type-word")).to_have_text("Type the rest")
+    page.keyboard.press("Escape")
+    line.shown.clear()
+    paste(page, "head -n 1 >/dev/ttyS0\n")
+    has_typed(page)
+    paste(page, "0123456789" * 50)
+    expect(page.locator("#strip-text")).to_contain_text(re.compile(r"Typing: [1-9]\d? %"))
+    page.click("#strip-cancel")
+    has_typed(page, "stopped")
+    screen.type("end\n")
+    line.until_shown(b"end\r\n", ARRIVES_S)
+    assert 0 < line.shown.count(b"0123456789") < 100
+
+
+def test_consoles_go_on_without_workers_and_watcher(
+    site: Site, screen: Screen, line: Terminal, guest: Guest
+) -> None:
+    down = ("quick", "bulk", "beat", "watch")
+    for name in down:
+        site.stack.stop_process(name)
+    try:
+        paste(screen.page, "echo Still-here >/dev/ttyS0\n")
+        line.until_shown(b"Still-here", ARRIVES_S)
+        run(line, "echo line $((20 + 1))", "line 21")
+        # And a new one opens.
+        screen.page.reload()
+        screen.wait_connected()
+    finally:
+        for name in down:
+            site.stack.start_process(name)
+
+
+def sessions(site: Site, guest: Guest, kind: str) -> list[Any]:
+    """End reasons, the newest first; "" while it is open."""
+    found = site.stack.rows(
+        "SELECT s.end_reason FROM vms_consolesession s JOIN vms_vm v ON v.id = s.vm_id"
+        " WHERE v.uuid = ? AND s.kind = ? ORDER BY s.id DESC",
+        guest.uuid.replace("-", ""),
+        kind,
+    )
+    return [row[0] for row in found]
+
+
+def test_the_screen_stays_when_the_daemon_restarts(
+    site: Site, screen: Screen, line: Terminal, guest: Guest
+) -> None:
+    before = sessions(site, guest, "vnc")
+    site.lab.run("restart", guest.host)
+    line.until_told(type="line", state="waiting", timeout_s=ARRIVES_S)
+    line.until_told(type="line", state="open", timeout_s=ARRIVES_S)
+    paste(screen.page, "echo Restarted >/dev/ttyS0\n")
+    line.until_shown(b"Restarted", ARRIVES_S)
+    assert sessions(site, guest, "vnc") == before
+
+
+def test_the_machine_moves_and_its_consoles_follow(
+    site: Site, people: People, screen: Screen, guest: Guest
+) -> None:
+    typed = open_page(people, guest, "serial").page
+    screen.page.bring_to_front()
+    before = {kind: sessions(site, guest, kind) for kind in ("vnc", "serial")}
+    move(site.lab, guest)
+    expect(screen.page.locator("#strip-text")).to_have_text("Moved to host b.", timeout=PATIENCE_MS)
+    expect(typed.locator("#machine-state")).to_have_attribute("data-host", "b", timeout=PATIENCE_MS)
+    screen.wait_connected()
+    # A new ticket for the screen; the serial line is opened again behind the same connection.
+    after = sessions(site, guest, "vnc")
+    assert len(after) == len(before["vnc"]) + 1
+    assert after[0] == ""
+    assert after.count("stopped") == before["vnc"].count("stopped") + 1
+    assert sessions(site, guest, "serial") == before["serial"]
+    assert guest.host == "b"
+    with open_line(site, guest) as line:
+        line.until_told(type="live")
+        run(line, "echo here $((30 + 2))", "here 32")
+        paste(screen.page, "echo Moved-too >/dev/ttyS0\n")
+        line.until_shown(b"Moved-too", ARRIVES_S)
+    expect(screen.page.locator("#notice")).to_be_hidden()
+    told = [row["text"] for row in guest.stack.api("GET", f"/vms/{guest.uuid}/timeline")["items"]]
+    assert "Moved from host a to host b" in told
+    assert not any("Stopped" in text for text in told)
+
+
+def move(lab: RunningLab, guest: Guest) -> None:
+    """With its disk, by an admin outside of the site; the data goes from host to host."""
+    flags = ["--live", "--persistent", "--undefinesource", "--copy-storage-all", "--unsafe"]
+    there = next(host for host in lab.hosts if host.name != guest.host)
+    words = [guest.uuid, there.uri, "--migrateuri", f"tcp://{there.name}"]
+    virsh(lab, guest.host, "migrate", *flags, *words, timeout_s=MOVE_S)
