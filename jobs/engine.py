@@ -48,6 +48,7 @@ NOTHING_TO_UNDO = (Step.State.PENDING, Step.State.SKIPPED, Step.State.UNDONE)
 
 # A worker's child may be killed when it lost its lease; a test's or a shell's process may not.
 disposable = False
+worker_pid = 0  # of the process that makes such children
 
 T = TypeVar("T")
 

@@ -8,6 +8,7 @@ on a time-out; ``setpriv --pdeathsig KILL`` has the kernel kill it when the work
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import selectors
 import signal
@@ -23,7 +24,17 @@ READ_BYTES = 64 * 1024
 POLL_S = 0.25
 DRAIN_S = 1.0  # for output that is still in the pipe after the end, or held by a grandchild
 
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
 OnOutput = Callable[[bytes], None]
+
+
+def end_with_parent(parent: int, number: signal.Signals) -> None:
+    """Have the kernel send this process ``number`` when its parent, the process ``parent``, ends;
+    at once when it has ended already. Not inherited."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), number)
 
 
 class Group:

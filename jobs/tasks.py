@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import os
+import signal
 from typing import Any
 
 from celery import shared_task
@@ -14,12 +16,14 @@ from redis.exceptions import RedisError
 
 from accounts import pulse
 from jobs import engine, reconcile
+from jobs.subprocesses import end_with_parent
 
 
 @worker_before_create_process.connect
 def _child_is_made(**_kwargs: Any) -> None:
     """What is loaded by now stays shared with the children: a collection would touch each object
     and so copy its page into every process."""
+    engine.worker_pid = os.getpid()
     for module in settings.JOB_WORKER_LOADS:
         importlib.import_module(module)
     gc.collect()
@@ -29,6 +33,8 @@ def _child_is_made(**_kwargs: Any) -> None:
 @worker_process_init.connect
 def _child_begins(**_kwargs: Any) -> None:
     engine.disposable = True
+    # Idle children of a killed worker would wait for ever: each holds the others' pipes open.
+    end_with_parent(engine.worker_pid, signal.SIGKILL)
 
 
 @shared_task(name="jobs.run", ignore_result=True)

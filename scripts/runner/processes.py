@@ -47,8 +47,6 @@ Program = tuple[list[str], dict[str, str]]  # command, environment
 
 
 def programs(*, listen: str, port: int, carrier: str) -> dict[str, Program]:
-    celery = [str(VENV / "bin" / "celery"), "-A", "kvmweb"]
-    worker = [*celery, "worker", "--loglevel=INFO", "--without-gossip", "--without-mingle"]
     found: dict[str, Program] = {
         "web": (
             [
@@ -65,20 +63,7 @@ def programs(*, listen: str, port: int, carrier: str) -> dict[str, Program]:
             ],
             WEB_ENVIRONMENT,
         ),
-        "worker-quick": ([*worker, "-Q", "quick", "-c", "2", "-n", "quick@%%h"], {}),
-        "worker-bulk": ([*worker, "-Q", "bulk", "-c", "2", "-n", "bulk@%%h"], {}),
-        "beat": (
-            [
-                str(VENV / "bin" / "celery"),
-                "-A",
-                "kvmweb.beat",
-                "beat",
-                "--loglevel=WARNING",
-                f"--pidfile={VAR / 'beat.pid'}",
-            ],
-            {},
-        ),
-        "watch": ([str(PYTHON), "manage.py", "watchhosts"], {}),
+        "background": ([str(PYTHON), "-m", "kvmweb.background"], {}),  # workers, beat, watcher
     }
     if carrier == "websockify":
         found["console"] = (
@@ -129,7 +114,7 @@ def write_config(*, listen: str, port: int, carrier: str, extra_env: dict[str, s
             "autorestart=true",
             "startsecs=1",
             "startretries=1000",
-            f"stopwaitsecs={15 if name.startswith('worker') else 8}",
+            f"stopwaitsecs={15 if name == 'background' else 8}",
             "stopasgroup=false",
             "killasgroup=true",
             f"priority={1 if name == 'redis' else 10}",

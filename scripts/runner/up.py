@@ -329,7 +329,7 @@ def start_site(url: str, token: str, step: say.Step) -> None:
             lambda: get(url + "/readyz")[0] == OK,
             timeout_s=START_TIMEOUT_S,
             what="not ready",
-            log=LOGS / "worker-quick.log",
+            log=LOGS / "background.log",
         )
     except say.StepFailed as failed:
         failed.what += f": {get(url + '/readyz')[1].strip()[:300]}"

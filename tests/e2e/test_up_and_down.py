@@ -25,7 +25,7 @@ UP_S = 400
 DOWN_S = 120
 BOOT_S = 180
 POLL_S = 0.3
-PROGRAMS = ("uvicorn", "celery", "watchhosts", "redis-server", "supervisord", "libvirtd")
+PROGRAMS = ("uvicorn", "kvmweb.background", "redis-server", "supervisord", "libvirtd")
 
 
 class Installation:
