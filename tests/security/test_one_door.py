@@ -1,6 +1,7 @@
 """Every way in, as those who may not: what is not theirs is not there; looking changes nothing.
 
-The routes and operations are the walked ones of ``tests/accounts/test_every_route.py``.
+Each way in by each role is walked in ``test_every_way_in.py``; here are lists, words, and people
+who lost what they had.
 """
 
 from __future__ import annotations
@@ -13,14 +14,13 @@ import pytest
 from django.db import connection
 from django.test import Client
 
-from accounts import access, services, tokens
+from accounts import tokens
 from accounts.models import Membership, SSHKey, Team, User
 from jobs.models import Job
-from tests.accounts.test_every_route import OPERATIONS, ROUTES, _id, _is_admins, fill  # noqa: F401
+from tests.accounts.test_every_route import OPERATIONS, ROUTES, fill  # noqa: F401
 from vms.models import VM, ConsoleTicket, Image
 
 pytestmark = pytest.mark.django_db
-CHANGING = ("POST", "PATCH", "PUT", "DELETE")
 
 
 @pytest.fixture
@@ -187,44 +187,6 @@ def test_who_left_the_team_has_nothing_of_it(
     assert browser(teammate).get(f"/machines/{vm.uuid}/").status_code == 404
 
 
-# --- who is out is out ---------------------------------------------------------------------------
-@pytest.mark.parametrize(("method", "path", "operation"), OPERATIONS, ids=_id)
-def test_a_deactivated_person_and_a_wrong_token_get_nothing(
-    method: str,
-    path: str,
-    operation: Any,
-    fill: Any,  # noqa: F811
-    owner: User,
-    admin: User,
-    api: Callable[..., Any],
-    browser: Callable[..., Client],
-) -> None:
-    speaker, client = api(owner), browser(owner)
-    services.set_active(actor=admin, user=owner, active=False)
-    at = fill(path)
-    assert speaker.request(method, at, {}).status_code == 401
-    answer = client.generic(method, "/api/v1" + at, "{}", content_type="application/json")
-    assert answer.status_code == 401
-    # A bad token is never replaced by a good cookie.
-    answer = browser(admin).generic(
-        method, "/api/v1" + at, "{}", headers={"Authorization": "Bearer kvmw_guess"}
-    )
-    assert answer.status_code == 401
-
-
-@pytest.mark.parametrize(
-    ("method", "path"), [(m, p) for m, p, o in OPERATIONS if _is_admins(o)], ids=_id
-)
-def test_an_admins_everyday_token_is_no_admin(
-    method: str,
-    path: str,
-    fill: Any,  # noqa: F811
-    admin: User,
-    api: Callable[..., Any],
-) -> None:
-    assert api(admin, ("read", "write")).request(method, fill(path), {}).status_code == 403
-
-
 @pytest.mark.parametrize("path", ["/vms", "/jobs", "/images", "/teams"])
 def test_an_admins_everyday_token_sees_what_is_theirs(
     path: str, vm: VM, job: Job, admin: User, api: Callable[..., Any]
@@ -235,36 +197,7 @@ def test_an_admins_everyday_token_sees_what_is_theirs(
     assert api(admin, ("read", "write")).get(f"/vms/{vm.uuid}").status_code == 404
 
 
-# --- changes take a POST and its token -----------------------------------------------------------
-@pytest.mark.parametrize(
-    "path", [p for p, v in ROUTES.items() if getattr(v, access.ATTRIBUTE, "") != access.PUBLIC]
-)
-def test_a_form_of_another_site_changes_nothing(
-    path: str,
-    fill: Any,  # noqa: F811
-    admin: User,
-) -> None:
-    client = Client(enforce_csrf_checks=True)
-    client.force_login(admin, backend="django.contrib.auth.backends.ModelBackend")
-    assert client.post(fill(path), {}).status_code in (403, 405)
-
-
-@pytest.mark.parametrize(
-    ("method", "path"), [(m, p) for m, p, _o in OPERATIONS if m in CHANGING], ids=_id
-)
-def test_the_api_by_cookie_takes_the_csrf_token(
-    method: str,
-    path: str,
-    fill: Any,  # noqa: F811
-    admin: User,
-) -> None:
-    client = Client(enforce_csrf_checks=True)
-    client.force_login(admin, backend="django.contrib.auth.backends.ModelBackend")
-    answer = client.generic(method, "/api/v1" + fill(path), "{}", content_type="application/json")
-    assert answer.status_code == 403
-    assert answer.json()["code"] == "csrf_failed"
-
-
+# --- looking changes nothing ---------------------------------------------------------------------
 def _everything() -> dict[str, list[Any]]:
     """The rows of every table; sessions and tokens' last use are not changes."""
     tables = {}
