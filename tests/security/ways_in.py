@@ -384,12 +384,14 @@ def _of_backups(w: World) -> dict[str, Example]:
     plan = {"every_days": 1, "keep": 3}
     page, api = "/machines/{uuid}/backups", "/api/v1/vms/{uuid}/backups"
     return {
-        f"POST {page}/plan/": E(body=plan),
+        f"POST {page}/plan/": E(at=kept, body=plan | {"keep_daily": 0, "keep_weekly": 0}),
         f"GET {page}/{{number}}/": E(at=kept, query="?for=delete"),
+        f"GET {page}/{{number}}/file/": E(at=kept),
         f"POST {page}/{{number}}/restore/": E(at=kept),
         f"POST {page}/{{number}}/new/": E(at=kept, body={"name": "fresh"}),
         f"POST {page}/{{number}}/delete/": E(at=kept),
         f"PUT {api}/plan": E(body=plan),
+        f"GET {api}/{{number}}/file": E(at=kept),
         f"POST {api}/{{number}}/restore": E(at=kept, body={"name": ""}),
         f"DELETE {api}/{{number}}": E(at=kept),
     }

@@ -307,7 +307,10 @@ def _of_machines(people: dict[str, User], team: Team, things: dict[str, Any]) ->
         vm=off, name=f"{MARK}-snapshot", state=Snapshot.State.READY, created_by=owner
     )
     ready = {"state": "ready", "format": "qcow2", "virtual_size_bytes": GIB, "min_disk_gib": 10}
-    kept = Image.objects.create(name=f"{MARK}-backup", source="backup", **ready)
+    kept = Image.objects.create(
+        name=f"{MARK}-backup", source="backup", file_size_bytes=4096, **ready
+    )
+    ImageCopy.objects.create(image=kept, pool=things["pool"], state=ImageCopy.State.READY)
     backup = Backup.objects.create(vm=things["kept"], image=kept, number=1, created_by=owner)
     template = Template.objects.create(name=f"{MARK}-template", team=team, owner=owner)
     versions = [
