@@ -90,15 +90,27 @@ class RequestForm(AmountsForm):
     until = _date_field(_("Until"), _("The day when you will not need it any more."))
 
     def __init__(
-        self, *args: Any, team: Team, user: User, amounts: dict[Resource, int], **kwargs: Any
+        self,
+        *args: Any,
+        team: Team,
+        user: User,
+        amounts: dict[Resource, int],
+        about_time: bool = False,
+        **kwargs: Any,
     ) -> None:
+        """``about_time``: of a machine, and so of no amounts."""
         super().__init__(*args, **kwargs)
-        self.resources = list(Resource)
+        self.resources = [] if about_time else list(Resource)
         self.add_amounts(amounts)
+        self.fields["until"].required = about_time
+        if about_time:
+            self.fields["until"].help_text = _("The last day that the machine is needed.")
         self.team, self.user = team, user
 
     def lines(self) -> list[dict[str, Any]]:
         """Each resource with what is used of it, and the input."""
+        if not self.resources:
+            return []
         used = {impact.resource: impact for impact in quotas.overview(self.team, self.user)}
         return [
             {
@@ -130,6 +142,8 @@ class DecideForm(AmountsForm):
         super().__init__(*args, **kwargs)
         self.resources = list(asked)
         self.add_amounts(asked)
+        if request.machine is not None:
+            self.fields["ends"].help_text = _("The machine's last day. Empty: as asked.")
 
     def granted(self) -> dict[Resource, int]:
         """An emptied row grants nothing."""

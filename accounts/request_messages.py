@@ -42,6 +42,15 @@ def _by(message: Message, by_the_site: Message) -> Message:
     return filled
 
 
+def _of(quota: Message, time: Message) -> Message:
+    """Another sentence where it is about a machine's time."""
+
+    def filled(params: Mapping[str, Any]) -> str:
+        return str(time if params.get("machine") else quota) % _Places(params)
+
+    return filled
+
+
 register(
     {
         "request.invalid": _("Some of the input is not right. Correct the marked fields."),
@@ -59,6 +68,13 @@ register(
         "request.too_many": _(
             "You have %(maximum)s open requests, the most at a time. Withdraw one or wait."
         ),
+        "request.time_asked": _(
+            "More time for “%(name)s” was asked for already. Wait for the decision, or change that "
+            "request."
+        ),
+        "request.machine_gone": _(
+            "The machine “%(name)s” is deleted or belongs to another team now. Reject the request."
+        ),
         "request.is_approved": _by(
             _("%(who)s has approved this request already. Nothing was granted twice."),
             _("This request has approved itself by the site's rule. Nothing was granted twice."),
@@ -71,17 +87,37 @@ register(
         "grant.is_over": _("This grant has ended or was taken back already."),
         "rule.bad_number": _("Type a whole number, 0 or more."),
         "rule.unknown_admin": _("There is no active admin “%(username)s”."),
-        "notice.quota.asked": _("%(who)s asks for more quota. Decide it."),
-        "notice.quota.changed": _("%(who)s has changed a request for more quota. Look again."),
-        "notice.quota.commented": _("%(who)s has written about a request for more quota."),
-        "notice.quota.asked_back": _("%(who)s asks you something about your request."),
-        "notice.quota.approved": _("Your request for more quota of %(team)s was approved."),
-        "notice.quota.approved_in_part": _(
-            "Your request for more quota of %(team)s was approved with changes."
+        "notice.quota.asked": _of(
+            _("%(who)s asks for more quota. Decide it."),
+            _("%(who)s asks for more time for the machine %(machine)s. Decide it."),
         ),
-        "notice.quota.rejected": _("Your request for more quota of %(team)s was rejected."),
-        "notice.quota.escalated": _(
-            "%(who)s has waited too long for more quota. The request was passed to you."
+        "notice.quota.changed": _of(
+            _("%(who)s has changed a request for more quota. Look again."),
+            _("%(who)s has changed a request for more time for %(machine)s. Look again."),
+        ),
+        "notice.quota.commented": _of(
+            _("%(who)s has written about a request for more quota."),
+            _("%(who)s has written about a request for more time for %(machine)s."),
+        ),
+        "notice.quota.asked_back": _("%(who)s asks you something about your request."),
+        "notice.quota.approved": _of(
+            _("Your request for more quota of %(team)s was approved."),
+            _("Your request for more time for the machine %(machine)s was approved."),
+        ),
+        "notice.quota.approved_in_part": _of(
+            _("Your request for more quota of %(team)s was approved with changes."),
+            _("Your request for more time for the machine %(machine)s was approved with changes."),
+        ),
+        "notice.quota.rejected": _of(
+            _("Your request for more quota of %(team)s was rejected."),
+            _("Your request for more time for the machine %(machine)s was rejected."),
+        ),
+        "notice.quota.escalated": _of(
+            _("%(who)s has waited too long for more quota. The request was passed to you."),
+            _(
+                "%(who)s has waited too long for more time for %(machine)s. The request was passed "
+                "to you."
+            ),
         ),
         "notice.quota.ends": _amount(
             _(

@@ -4,7 +4,8 @@
 
 Who decides names the version that they have read: a second click, a second admin, a request that
 was withdrawn or changed meanwhile get a clear answer, and nothing happens twice. What was asked
-stays; what was granted stands beside it and becomes grants (``accounts.grants``).
+stays; what was granted stands beside it and becomes grants (``accounts.grants``). One that names a
+machine asks for more time for it (``accounts.leases``) and for no amounts.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from accounts import audit, grants, policy, quotas
+from accounts import audit, grants, leases, policy, quotas
 from accounts.errors import Conflict, Invalid, NotFound
 from accounts.models import (
     Membership,
@@ -61,21 +62,41 @@ def ask(
     """
     policy.require(actor, Action.TEAM_CREATE_VM, team)
     reason = _check(actor, team, scope, amounts, reason, until)
+    return _ask(actor, team, amounts, QuotaRequest(scope=scope, reason=reason, until=until))
+
+
+def ask_for_time(
+    *, actor: User, machine: leases.Machine, reason: str, until: datetime | None
+) -> QuotaRequest:
+    """Ask that a machine may last until then. Decided by the site's admins. Raises as ``ask``, and
+    Conflict where somebody has asked for this machine already."""
+    policy.require(actor, Action.EDIT, machine)  # type: ignore[arg-type]
+    reason = _check_time(reason, until)
+    asked_for = QuotaRequest(
+        reason=reason, until=until, machine=machine.uuid, machine_name=machine.name
+    )
+    return _ask(actor, machine.team, {}, asked_for)
+
+
+def _ask(actor: User, team: Team, amounts: Amounts, request: QuotaRequest) -> QuotaRequest:
     with transaction.atomic():
         quotas.lock_team(team)
         undecided = QuotaRequest.objects.filter(requester=actor, state__in=QuotaRequest.UNDECIDED)
         if undecided.count() >= OPEN_MAX:
             raise Conflict("request.too_many", maximum=OPEN_MAX)
-        request = QuotaRequest.objects.create(
-            team=team, requester=actor, scope=scope, reason=reason, until=until
-        )
+        open_ones = QuotaRequest.objects.filter(state__in=QuotaRequest.UNDECIDED)
+        if request.machine and open_ones.filter(machine=request.machine).exists():
+            raise Conflict("request.time_asked", name=request.machine_name)
+        request.team, request.requester = team, actor
+        request.save()
         _write_items(request, amounts)
-        _note(request, actor, Kind.CREATED, facts=_facts(amounts, until))
+        facts = _facts(amounts, request.until)
+        _note(request, actor, Kind.CREATED, facts=facts)
         audit.record(
             actor,
             "request.create",
             request,
-            after=_facts(amounts, until) | {"scope": scope},
+            after=facts | {"scope": request.scope, **_about(request)},
             target_name=team.name,
         )
         if not _approves_itself(request, amounts):
@@ -95,7 +116,11 @@ def edit(
     """Change an undecided request; what it said before stays in its history. Answers a question
     that was asked back."""
     _require_own(actor, request)
-    reason = _check(actor, request.team, request.scope, amounts, reason, until)
+    if request.machine is not None:
+        amounts = {}
+        reason = _check_time(reason, until)
+    else:
+        reason = _check(actor, request.team, request.scope, amounts, reason, until)
     with transaction.atomic():
         row = _undecided(request)
         before = _facts(asked(row), row.until) | {"reason": row.reason}
@@ -158,7 +183,8 @@ def approve(
     internal: str = "",
 ) -> QuotaRequest:
     """Grant what ``granted`` says of each row that was asked for; what it leaves out is granted
-    as asked, 0 grants nothing. ``text`` goes to the requester, ``internal`` to deciders alone."""
+    as asked, 0 grants nothing. Of a machine's time ``ends_at`` is its new end, None: as asked.
+    ``text`` goes to the requester, ``internal`` to deciders alone."""
     policy.require(actor, Action.REQUEST_DECIDE, request)
     text, internal = _text(text, "text"), _text(internal, "internal")
     _check_end(ends_at, "ends_at")
@@ -367,6 +393,20 @@ def _check(  # noqa: PLR0917 - the inputs of a request, in their order
     return reason
 
 
+def _check_time(reason: str, until: datetime | None) -> str:
+    fields: dict[str, str] = {}
+    reason = reason.strip()
+    if not 1 <= len(reason) <= TEXT_MAX:
+        fields["reason"] = "request.bad_reason"
+    try:
+        _check_end(until or timezone.now(), "until")
+    except Invalid as error:
+        fields |= error.fields
+    if fields:
+        raise Invalid("request.invalid", fields=fields, maximum=TEXT_MAX)
+    return reason
+
+
 def _pointless(actor: User, team: Team, scope: str, amounts: Amounts) -> dict[str, str]:
     """What no grant could change: there is no such limit."""
     member = actor if scope == Scope.MEMBER else None
@@ -403,7 +443,7 @@ def _granted(request: QuotaRequest, granted: Amounts) -> dict[Resource, int]:
     if wrong:
         raise Invalid("request.invalid", fields=wrong)
     amounts = wanted | dict(granted)
-    if not any(amounts.values()):
+    if request.machine is None and not any(amounts.values()):
         raise Invalid("request.grants_nothing")
     return amounts
 
@@ -446,11 +486,22 @@ def _approve(
     ends_at: datetime | None,
     text: str = "",
 ) -> None:
-    _move(row, State.APPROVED, decided_by=actor, decided_at=timezone.now())
+    if row.machine is not None:
+        ends_at = ends_at or row.until
+    _move(
+        row,
+        State.APPROVED,
+        decided_by=actor,
+        decided_at=timezone.now(),
+        granted_until=ends_at if row.machine else None,
+    )
     for item in row.items.all():
         item.granted = amounts[Resource(item.resource)]
         item.save(update_fields=["granted"])
-    grants.give(row, amounts, ends_at=ends_at)
+    if row.machine is not None and actor is not None and ends_at is not None:
+        leases.keeper().extend(row.machine, row.team_id, ends_at, actor=actor)
+    else:
+        grants.give(row, amounts, ends_at=ends_at)
     kind = Kind.APPROVED if actor else Kind.AUTO_APPROVED
     facts = _facts(amounts, ends_at)
     _note(row, actor, kind, text=text, facts=facts)
@@ -459,18 +510,23 @@ def _approve(
         "request.approve",
         row,
         before=_facts(asked(row), row.until),
-        after=facts,
+        after=facts | _about(row),
         target_name=row.team.name,
     )
-    code = "quota.approved" if amounts == asked(row) else "quota.approved_in_part"
+    as_asked = amounts == asked(row) and (row.machine is None or ends_at == row.until)
+    code = "quota.approved" if as_asked else "quota.approved_in_part"
     _tell(row.requester, code, row, team=row.team.name)
 
 
 def _approves_itself(request: QuotaRequest, amounts: Amounts) -> bool:
     """By the site's rule: a small step by somebody with no decision lately."""
     rules = rule()
-    if not rules.step or any(
-        amount > int(rules.step.get(resource.value, 0)) for resource, amount in amounts.items()
+    if (
+        request.machine is not None
+        or not rules.step
+        or any(
+            amount > int(rules.step.get(resource.value, 0)) for resource, amount in amounts.items()
+        )
     ):
         return False
     since = timezone.now() - timedelta(days=rules.quiet_days)
@@ -515,5 +571,13 @@ def _facts(amounts: Amounts, until: datetime | None) -> dict[str, Any]:
     }
 
 
+def _about(request: QuotaRequest) -> dict[str, str]:
+    """The machine of one that asks for time, for the audit record."""
+    if request.machine is None:
+        return {}
+    return {"machine": str(request.machine), "machine_name": request.machine_name}
+
+
 def _tell(person: User, code: str, request: QuotaRequest, **params: Any) -> None:
-    notify(person, code, url=reverse("request_detail", args=[request.pk]), **params)
+    url = reverse("request_detail", args=[request.pk])
+    notify(person, code, url=url, machine=request.machine_name, **params)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Any
+from uuid import UUID
 
 from ninja import Field, Schema
 from pydantic import AwareDatetime, ConfigDict
@@ -208,7 +209,7 @@ class RequestIn(In):
 
 
 class RequestEdit(In):
-    amounts: dict[Resource, Amount]
+    amounts: dict[Resource, Amount] = Field({}, description="empty for a machine's time")
     reason: str = Field(max_length=4000)
     until: AwareDatetime | None = None
 
@@ -223,7 +224,9 @@ class ApproveIn(In):
     granted: dict[Resource, Amount] = Field(
         {}, description="for each row that differs from what was asked; 0 grants nothing of it"
     )
-    ends_at: AwareDatetime | None = Field(None, description="null: until it is taken back")
+    ends_at: AwareDatetime | None = Field(
+        None, description="null: until it is taken back; of a machine's time: as asked"
+    )
     text: str = Field("", max_length=4000, description="to the requester")
     internal: str = Field("", max_length=4000, description="only for those who may decide")
 
@@ -260,8 +263,11 @@ class RequestOut(Schema):
     scope: str
     state: str = Field(description="open, asked_back, approved, rejected or withdrawn")
     version: int
+    machine: UUID | None = Field(description="asks for more time for this machine, until `until`")
+    machine_name: str
     reason: str
     until: datetime | None
+    granted_until: datetime | None = Field(description="of a machine's time")
     created_at: datetime
     decided_at: datetime | None
     decided_by: str | None

@@ -22,6 +22,7 @@ from vms.backups.api import router as backups_router
 from vms.consoles.api import router as consoles_router
 from vms.hardware.api import router as hardware_router
 from vms.images.api import router as images_router
+from vms.lease_api import router as leases_router
 from vms.machine_templates.api import router as templates_router
 from vms.snapshots.api import router as snapshots_router
 
@@ -58,6 +59,7 @@ for _router in (
     backups_router,
     access_router,
     hardware_router,
+    leases_router,
 ):
     api.add_router("", _router)
 

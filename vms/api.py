@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
+from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router
@@ -18,7 +19,17 @@ from accounts.policy import Action
 from hosts.models import Network
 from jobs.api import brief
 from jobs.models import Job
-from vms import batches, discs, lifecycle, presentation, queries, recycle_bin, services, timeline
+from vms import (
+    batches,
+    discs,
+    leases,
+    lifecycle,
+    presentation,
+    queries,
+    recycle_bin,
+    services,
+    timeline,
+)
 from vms.api_schemas import (
     Accepted,
     BatchBrief,
@@ -71,7 +82,7 @@ def list_vms(request: HttpRequest, wanted: Query[ListIn]) -> dict[str, Any]:
     page = queries.page(user, query)
     rows = page.vms if wanted.page <= page.pages else []
     views = presentation.machines(rows, user)
-    return {"items": [_machine(view) for view in views], "count": page.count}
+    return {"items": [machine_out(view) for view in views], "count": page.count}
 
 
 @router.post("/vms", response={202: Accepted}, summary="Create a machine", by_alias=True)
@@ -117,7 +128,7 @@ def list_bin(request: HttpRequest) -> list[dict[str, Any]]:
     """Deleted machines, those that go for good first at the top."""
     user = _identity(request).user
     views = presentation.machines(recycle_bin.contents(user), user)
-    return [_machine(view) for view in views]
+    return [machine_out(view) for view in views]
 
 
 @router.post(
@@ -168,7 +179,11 @@ def clone_vm(request: HttpRequest, uuid: str, wanted: CloneIn) -> tuple[int, dic
 @router.patch("/vms/{uuid}", response=VMOut, summary="Change a machine", by_alias=True)
 def edit_vm(request: HttpRequest, uuid: str, wanted: EditIn) -> dict[str, Any]:
     user = _identity(request).user
-    services.edit_vm(queries.one(user, uuid), actor=user, **wanted.model_dump())
+    vm = queries.one(user, uuid)
+    with transaction.atomic():
+        services.edit_vm(vm, actor=user, **wanted.model_dump(exclude={"ends_at"}))
+        if "ends_at" in wanted.model_fields_set:
+            leases.set_end(vm, actor=user, ends_at=wanted.ends_at)
     return _one(request, uuid)
 
 
@@ -264,7 +279,7 @@ def _identity(request: HttpRequest) -> Identity:
 
 def _one(request: HttpRequest, uuid: UUID | str) -> dict[str, Any]:
     user = _identity(request).user
-    return _machine(presentation.machine(queries.one(user, uuid), user))
+    return machine_out(presentation.machine(queries.one(user, uuid), user))
 
 
 def _accepted(request: HttpRequest, vm: VM, job: Job) -> dict[str, Any]:
@@ -303,6 +318,7 @@ def _asked(request: HttpRequest, wanted: CreateIn) -> dict[str, Any]:
         "start": wanted.start,
         "tags": wanted.tags,
         "description": wanted.description,
+        "ends_at": wanted.ends_at,
     }
 
 
@@ -331,7 +347,7 @@ def _batch(request: HttpRequest, batch: Batch) -> dict[str, Any]:
     }
 
 
-def _machine(view: presentation.MachineView) -> dict[str, Any]:
+def machine_out(view: presentation.MachineView) -> dict[str, Any]:
     vm, task = view.vm, view.task
     nics = list(vm.nics.all())
     return {
@@ -379,6 +395,9 @@ def _machine(view: presentation.MachineView) -> dict[str, Any]:
         "observed_at": vm.observed_at,
         "binned_at": vm.binned_at,
         "bin_until": vm.bin_until,
+        "ends_at": vm.ends_at,
+        "latest_end_at": view.lease.latest if view.lease else None,
+        "extends_to": view.lease.extends_to if view.lease else None,
         "batch": vm.batch.uuid if vm.batch else None,
         "verbs": {verb.verb: None if verb.allowed else verb.why for verb in view.verbs},
     }

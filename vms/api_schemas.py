@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from ninja import Field, Schema
-from pydantic import ConfigDict
+from pydantic import AwareDatetime, ConfigDict
 
 from accounts.apiauth import Paging
 from jobs.api import JobBrief
@@ -39,6 +39,9 @@ class CreateIn(Schema):
     start: bool = True
     tags: list[str] = []
     description: str = ""
+    ends_at: AwareDatetime | None = Field(
+        None, description="default: what the rules say; see `GET /leases/terms`"
+    )
 
 
 class CloneIn(Schema):
@@ -81,6 +84,9 @@ class EditIn(Schema):
     name: str | None = None
     description: str | None = None
     tags: list[str] | None = None
+    ends_at: AwareDatetime | None = Field(
+        None, description="within the rules; null: without end, where they allow that"
+    )
 
 
 class TaskOut(Schema):
@@ -133,6 +139,11 @@ class VMOut(Schema):
     observed_at: datetime | None
     binned_at: datetime | None  # in the recycle bin since then
     bin_until: datetime | None
+    ends_at: datetime | None = Field(description="stopped then; null: without end")
+    latest_end_at: datetime | None = Field(
+        description="to where it can be extended without a request; null: for ever"
+    )
+    extends_to: datetime | None = Field(description="by `extend` without `until`; null: not at all")
     batch: UUID | None
     # verb -> null when it is possible now, else why not
     verbs: dict[str, str | None]

@@ -29,10 +29,11 @@ class VmsConfig(AppConfig):
         recorder.register("vnc", hub.record)
         recorder.register("serial", asciicast.record)
 
+        from vms import leases, recycle_bin, watching
         from vms import reconcile as machine_reconcile
-        from vms import recycle_bin, watching
         from vms.backups import services as backups
 
+        leases.register()
         recycle_bin.register()
         backups.register()
 

@@ -115,6 +115,8 @@ def taken_out(job: Job) -> None:
     VM.objects.filter(pk=vm.pk).update(
         binned_at=None, bin_until=None, bin_autostart=False, fault_code="", fault_at=None
     )
+    # One whose time is over gets as long again until it comes back here.
+    VM.objects.filter(pk=vm.pk, lease_over_at__isnull=False).update(lease_over_at=timezone.now())
     timeline.record(vm, "taken_back", actor=job.actor, job=job)
     state.announce(vm)
 

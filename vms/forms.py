@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from datetime import date, datetime
 from typing import Any
 
 from django import forms
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from accounts import policy
 from accounts.models import Team, User
 from accounts.policy import Action
+from accounts.request_forms import end_of
+from vms.lease_rules import BIN_DAYS_MAX, BIN_DAYS_MIN, DAYS_MAX
 from vms.models import VM, Flavor, Image
 from vms.provisioning import network_choices
 from vms.provisioning.batch import SIZE_MAX
@@ -50,6 +54,7 @@ class CreateForm(forms.Form):
     tags = forms.CharField(required=False, max_length=1000)
     description = forms.CharField(required=False, max_length=2000)
     team = forms.ModelChoiceField(Team.objects.none(), required=False)
+    ends_on = forms.DateField(required=False, input_formats=["%Y-%m-%d"])
     idempotency_key = forms.CharField(max_length=64, required=False)
 
     def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
@@ -137,3 +142,54 @@ def _teams(user: User) -> list[Team]:
     mine = Team.objects.filter(memberships__user=user) | Team.objects.filter(personal_of=user)
     able = [team for team in mine.distinct() if policy.can(user, Action.TEAM_CREATE_VM, team)]
     return sorted(able, key=lambda team: (team.personal_of_id != user.pk, team.name))
+
+
+def end_of_day(day: date | None, latest: datetime | None) -> datetime | None:
+    """The day's last moment, or ``latest`` where the rules end within that day."""
+    moment = end_of(day)
+    if moment is not None and latest is not None and timezone.localdate(latest) == day:
+        return min(moment, latest)
+    return moment
+
+
+_DAYS_HINT = _("Empty: as the next rule says. 0: without end.")
+
+
+def _days(label: Any, help_text: Any = "") -> forms.IntegerField:
+    return forms.IntegerField(
+        label=label, required=False, min_value=0, max_value=DAYS_MAX, help_text=help_text
+    )
+
+
+class SiteLeaseForm(forms.Form):
+    default_days = _days(_("A new machine lasts (days)"), _("Empty or 0: without end."))
+    max_days = _days(
+        _("It can be extended to (days after it was made)"),
+        _("Beyond this its people ask, and an admin decides. Empty or 0: without end."),
+    )
+    bin_days = forms.IntegerField(
+        label=_("After its end it goes into the recycle bin (days)"),
+        min_value=BIN_DAYS_MIN,
+        max_value=BIN_DAYS_MAX,
+    )
+
+
+class LeaseRuleForm(forms.Form):
+    about = forms.ChoiceField(label=_("For"))
+    default_days = _days(_("A new machine lasts (days)"), _DAYS_HINT)
+    max_days = _days(_("It can be extended to (days after it was made)"), _DAYS_HINT)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        teams = [(f"team:{pk}", name) for pk, name in Team.objects.values_list("pk", "name")]
+        sizes = [(f"flavor:{pk}", name) for pk, name in Flavor.objects.values_list("pk", "name")]
+        groups = [(_("Sizes"), sizes), (_("Teams"), teams)]
+        self.fields["about"].choices = [group for group in groups if group[1]]  # type: ignore[attr-defined]
+
+    def team(self) -> Team | None:
+        kind, _colon, pk = self.cleaned_data["about"].partition(":")
+        return Team.objects.get(pk=int(pk)) if kind == "team" else None
+
+    def flavor(self) -> Flavor | None:
+        kind, _colon, pk = self.cleaned_data["about"].partition(":")
+        return Flavor.objects.get(pk=int(pk)) if kind == "flavor" else None

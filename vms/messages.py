@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from django.utils.formats import date_format
 from django.utils.translation import gettext, gettext_noop
 from django.utils.translation import gettext_lazy as _
 
 from accounts import messages
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrPromise
 
 
 def _state_line(word: str, outside: str) -> messages.Message:
@@ -19,6 +26,72 @@ def _state_line(word: str, outside: str) -> messages.Message:
 
     return text
 
+
+def _dated(message: _StrPromise, without: _StrPromise | None = None) -> messages.Message:
+    """Moments (names that end in ``_at``) in the reader's way; ``without``: where they are not
+    known."""
+
+    def text(params: Mapping[str, Any]) -> str:
+        shown = {name: _moment(name, value) for name, value in params.items()}
+        moments = [value for name, value in shown.items() if name.endswith("_at")]
+        chosen = message if without is None or all(moments) else without
+        return str(chosen) % _Places(shown)
+
+    return text
+
+
+def _moment(name: str, value: Any) -> Any:
+    if not name.endswith("_at"):
+        return value
+    moment = parse_datetime(value) if isinstance(value, str) else value
+    if not isinstance(moment, datetime):
+        return value or ""
+    return date_format(timezone.localtime(moment), "DATETIME_FORMAT")
+
+
+class _Places(dict[str, Any]):
+    """As in ``accounts.messages``: a place without a parameter stays readable."""
+
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+
+# --- how long machines last ----------------------------------------------------------------------
+messages.register(
+    {
+        "lease.none": _("“%(name)s” has no end: there is nothing to extend."),
+        "lease.at_latest": _dated(
+            _(
+                "“%(name)s” cannot be extended further without a request: the rules let it last "
+                "until %(latest_at)s. Ask for more time."
+            )
+        ),
+        "lease.beyond": _dated(
+            _("The rules let it last until %(latest_at)s at most. Ask for more time."),
+            _("The rules do not let it last so long. Ask for more time."),
+        ),
+        "lease.bad_end": _("An end lies in the future, within five years."),
+        "lease.not_later": _("More time ends later than it does now. Choose a later day."),
+        "lease.bad_days": _("Type a number of days from 0 to %(maximum)s."),
+        "lease.default_beyond": _("This is longer than the longest. Give fewer days."),
+        "lease.bin_days": _("Type a number of days from %(minimum)s to %(maximum)s."),
+        "vm.why.time_over": _("Its time is over. Extend it first, or ask for more time."),
+        "timeline.lease.set": _dated(_("Ends on %(until_at)s"), _("Lasts without end")),
+        "timeline.lease.over": _("Its time is over"),
+        "notice.lease.ends": _(
+            "The machine %(machine)s ends: %(ends_at)s. It is stopped then. Extend it if you still "
+            "need it."
+        ),
+        "notice.lease.over": _(
+            "The time of the machine %(machine)s is over: it is stopped. Extend it before it goes "
+            "into the recycle bin: %(bin_at)s."
+        ),
+        "notice.lease.binned": _(
+            "The machine %(machine)s was put into the recycle bin, for its time is over. It can be "
+            "restored there for %(days)s days."
+        ),
+    }
+)
 
 # --- machines ------------------------------------------------------------------------------------
 messages.register(

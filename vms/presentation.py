@@ -24,6 +24,8 @@ from accounts.policy import Action
 from jobs import presentation as jobs_presentation
 from jobs import registry
 from jobs.models import Job, Step
+from vms import leases
+from vms.lease_rules import Rulebook
 from vms.lifecycle import active_job, allowed_verbs
 from vms.models import VM
 from vms.state import CREATIONS
@@ -93,6 +95,17 @@ class VerbView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LeaseView:
+    """Of a machine that has an end."""
+
+    ends_at: datetime
+    over: bool
+    soon: bool  # a week or less, or over
+    extends_to: datetime | None  # with one click; None: only by a request
+    latest: datetime | None  # to where it can be extended; None: for ever
+
+
+@dataclass(frozen=True, kw_only=True)
 class MachineView:
     vm: VM
     uuid: UUID
@@ -112,12 +125,15 @@ class MachineView:
     can_console: bool
     can_control: bool
     why_no_console: str
+    lease: LeaseView | None  # None: without end
 
     def verb(self, name: str) -> VerbView:
         return next(view for view in self.verbs if view.verb == name)
 
 
-def machine(vm: VM, user: User, *, door: policy.Door | None = None) -> MachineView:
+def machine(
+    vm: VM, user: User, *, door: policy.Door | None = None, rules: Rulebook | None = None
+) -> MachineView:
     """All that a page says of one machine to ``user``."""
     door = door or policy.door(user)
     active = active_job(vm)
@@ -144,12 +160,26 @@ def machine(vm: VM, user: User, *, door: policy.Door | None = None) -> MachineVi
         can_control=door.can(Action.CONSOLE_CONTROL, vm),
         # Being made, stopped, out of reach: the console's page itself says so, and goes on.
         why_no_console="" if sees else _("Your role in the team has no console."),
+        lease=lease(vm, rules),
     )
 
 
 def machines(vms: Iterable[VM], user: User) -> list[MachineView]:
-    door = policy.door(user)
-    return [machine(vm, user, door=door) for vm in vms]
+    door, rules = policy.door(user), Rulebook.read()
+    return [machine(vm, user, door=door, rules=rules) for vm in vms]
+
+
+def lease(vm: VM, rules: Rulebook | None = None) -> LeaseView | None:
+    if vm.ends_at is None:
+        return None
+    terms = (rules or Rulebook.read()).terms_of(vm)
+    return LeaseView(
+        ends_at=vm.ends_at,
+        over=leases.is_over(vm),
+        soon=vm.ends_at - timezone.now() <= leases.SOON,
+        extends_to=leases.next_end(vm, terms),
+        latest=terms.latest(vm.created_at),
+    )
 
 
 # --- state ---------------------------------------------------------------------------------------
@@ -183,6 +213,7 @@ _WORKING = {
     "restoring": gettext_lazy("Restoring"),
     "templating": gettext_lazy("Being made a template"),
     "ejecting": gettext_lazy("Ejecting the disc"),
+    "ending": gettext_lazy("Being stopped: its time is over"),
     "binning": gettext_lazy("Moving to the recycle bin"),
     "taking_back": gettext_lazy("Restoring"),
 }

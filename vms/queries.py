@@ -29,6 +29,7 @@ STATES = ("running", "paused", "shutoff", "crashed", "missing", "unknown", "busy
 SORTS = {
     "name": "name",
     "created": "created_at",
+    "ends": "ends_at",
     "state": "observed",
     "cpu": "cpu_percent",
     "memory": "memory_mib",

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from celery import shared_task
 
-from vms import recount, screenshots
+from vms import leases, recount, screenshots
 from vms.consoles import recordings
 
 
@@ -22,3 +22,9 @@ def recount_quotas() -> None:
 @shared_task(name="vms.tidy_recordings", ignore_result=True)
 def tidy_recordings() -> None:
     recordings.tidy()
+
+
+@shared_task(name="vms.lease_rounds", ignore_result=True)
+def lease_rounds() -> None:
+    """Warnings before machines end, their stop, and the recycle bin after it; each minute."""
+    leases.rounds()

@@ -35,6 +35,8 @@ _ICONS = {
     "backup.taken": "archive",
     "backup.restored": "rotate-ccw",
     "template.made": "layers",
+    "lease.set": "hourglass",
+    "lease.over": "hourglass",
     "binned": "trash-2",
     "taken_back": "rotate-ccw",
     "console.opened": "monitor",
@@ -58,7 +60,7 @@ _ICONS = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "state": ("state.", "first_boot.", "moved"),
     "jobs": ("asked", "requested", "job.", "clone.", "template."),
-    "settings": ("edited", "hardware.", "owner"),
+    "settings": ("edited", "hardware.", "owner", "lease."),
     "snapshots": ("snapshot.",),
     "consoles": ("console.",),
 }

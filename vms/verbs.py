@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from django.utils import timezone
+
 from hosts.models import Host
 from vms.models import VM
 
@@ -76,6 +78,7 @@ class Situation:
     active_observing: bool
     binned: bool = False
     saved: bool = False  # off, with its memory kept
+    time_over: bool = False  # its end has passed
 
     @classmethod
     def of(cls, vm: VM, active: Job | None) -> Situation:
@@ -86,6 +89,7 @@ class Situation:
             active_observing=active.observing if active else False,
             binned=vm.binned_at is not None,
             saved=vm.saved,
+            time_over=vm.ends_at is not None and vm.ends_at <= timezone.now(),
         )
 
 
@@ -96,6 +100,8 @@ def why_not(situation: Situation, verb: Verb) -> str | None:
     if code and not goes_anyway:
         return code
     why = _WHY_NOT[situation.observed].get(verb)
+    if verb in _STARTS and why is None and situation.time_over:
+        return "vm.why.time_over"
     if verb is Verb.DISCARD_SAVED and why is None and not situation.saved:
         return "vm.why.not_saved"
     return why

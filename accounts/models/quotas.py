@@ -128,7 +128,8 @@ class RequestQuerySet(models.QuerySet["QuotaRequest"]):
 
 
 class QuotaRequest(models.Model):
-    """Somebody asks for more than a limit. What was asked stays beside what was granted."""
+    """Somebody asks for more than a limit, or for more time for a machine. What was asked stays
+    beside what was granted."""
 
     class Scope(models.TextChoices):
         TEAM = "team", _("For the whole team")
@@ -149,8 +150,12 @@ class QuotaRequest(models.Model):
     state = models.CharField(max_length=10, choices=State.choices, default=State.OPEN)
     # One more at each change: who decides names the one that they have read.
     version = models.PositiveIntegerField(default=1)
+    # Set: asks for more time for this machine, and for no amounts.
+    machine = models.UUIDField(null=True, blank=True, db_index=True)
+    machine_name = models.CharField(max_length=63, blank=True)
     reason = models.TextField()
     until = models.DateTimeField(null=True, blank=True)  # asked for; None: without end
+    granted_until = models.DateTimeField(null=True, blank=True)  # of a machine's time
     created_at = models.DateTimeField(auto_now_add=True)
     decided_at = models.DateTimeField(null=True, blank=True)
     # None on a decided one: the site's own rule.

@@ -10,7 +10,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from accounts import grants, messages, policy, quotas, requests, reviewing, services
+from accounts import grants, leases, messages, policy, quotas, requests, reviewing, services
 from accounts.access import SignedInRequest, admin_only, signed_in
 from accounts.errors import Conflict, DomainError, Invalid, NotFound
 from accounts.forms import add_error
@@ -111,6 +111,7 @@ def edit(request: SignedInRequest, request_id: int) -> HttpResponse:
         team=found.team,
         user=request.user,
         amounts=requests.asked(found),
+        about_time=found.machine is not None,
         initial={
             "scope": found.scope,
             "reason": found.reason,
@@ -260,6 +261,7 @@ def _page(
         "review": reviewing.of(found, detailed=decides),
         "events": reviewing.events(requests.history(found, request.user)),
         "grants": list(found.grants.all()),
+        "time": leases.keeper().time_of(found.machine) if found.machine else None,
         "decides": decides and undecided,
         "sees_internal": decides,
         "mine": door.can(Action.REQUEST_EDIT, found) and undecided,

@@ -169,6 +169,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 300.0,
         "options": {"expires": 300},
     },
+    "vms.lease_rounds": {
+        "task": "vms.lease_rounds",
+        "schedule": 60.0,
+        "options": {"expires": 60},
+    },
     "vms.tidy_recordings": {
         "task": "vms.tidy_recordings",
         "schedule": 3600.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
 from accounts import audit, policy, quotas
 from accounts.errors import Conflict
@@ -12,6 +13,8 @@ from accounts.models import Membership, Resource, Team
 from accounts.policy import Action
 from jobs import services as job_services
 from vms import names, state, timeline
+from vms.lease_rules import Rulebook
+from vms.leases import warned_already
 from vms.lifecycle import active_job
 from vms.models import VM, Disk, Nic, Snapshot, Tag
 from vms.provisioning import name_problem
@@ -73,6 +76,7 @@ def request_clone(
         if copy == VM.Copy.LINKED and not can_link(row):
             problems.add("copy", "vm.clone_not_linked")
         problems.raise_if_any()
+        ends_at = Rulebook.read().terms(paying.pk, row.flavor_id).first_end(timezone.now())
         vm = _insert(
             row,
             name=name,
@@ -82,6 +86,8 @@ def request_clone(
             copy=copy,
             description=description.strip(),
             desired=VM.Desired.RUNNING if start else VM.Desired.STOPPED,
+            ends_at=ends_at,
+            lease_warned_days=warned_already(ends_at),
         )
         Tag.objects.bulk_create(Tag(vm=vm, name=tag) for tag in kept_tags or ())
         _copy_devices(row, vm, linked=copy == VM.Copy.LINKED)

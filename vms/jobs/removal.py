@@ -1,4 +1,4 @@
-"""Deleting a machine, and the recycle bin."""
+"""Deleting a machine, the recycle bin, and the end of a machine's time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from django.utils.translation import gettext_lazy as _
 
 from jobs.registry import JobKind, StepSpec
-from vms import binning, deletion
+from vms import binning, deletion, leases, power, rule_stops
 
 if TYPE_CHECKING:
     pass
@@ -60,4 +60,20 @@ TAKE_BACK = JobKind(
     on_failure=binning.not_taken_out,
 )
 
-KINDS = (DELETE, BIN, TAKE_BACK)
+END_LEASE = JobKind(
+    kind=leases.STOP,
+    label=_("Stop: its time is over"),
+    verb="ending",
+    steps=(
+        StepSpec(key="ask", label=_("Pressing the power button"), do=rule_stops.ask),
+        StepSpec(
+            key="wait", label=_("Waiting for the guest to stop"), do=rule_stops.wait, weight=4
+        ),
+        StepSpec(key="off", label=_("Switching off"), do=rule_stops.switch_it_off),
+    ),
+    deadline=DELETE_DEADLINE,
+    on_success=power.succeeded,
+    on_failure=power.failed,
+)
+
+KINDS = (DELETE, BIN, TAKE_BACK, END_LEASE)

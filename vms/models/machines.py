@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -22,10 +23,41 @@ class MachineRules(models.Model):
     """What admins set for all machines. One row at most; without it the defaults hold."""
 
     bin_days = models.PositiveSmallIntegerField(default=7)  # how long the recycle bin keeps
+    # So long after its end a machine goes into the recycle bin.
+    lease_bin_days = models.PositiveSmallIntegerField(default=14)
 
     @classmethod
     def current(cls) -> MachineRules:
         return cls.objects.first() or cls()
+
+
+class LeaseRule(models.Model):
+    """How long machines last: the site's rule (neither team nor flavor), a team's or a size's."""
+
+    WITHOUT_END: ClassVar[int] = 0
+
+    team = models.OneToOneField(
+        "accounts.Team", null=True, on_delete=models.CASCADE, related_name="lease_rule"
+    )
+    flavor = models.OneToOneField(
+        Flavor, null=True, on_delete=models.CASCADE, related_name="lease_rule"
+    )
+    # Days; 0: without end; None: as the next one says (team, size, site).
+    default_days = models.PositiveSmallIntegerField(null=True)
+    max_days = models.PositiveSmallIntegerField(null=True)  # from when the machine was made
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                name="leaserule_of_one_thing",
+                condition=Q(team__isnull=True) | Q(flavor__isnull=True),
+            ),
+            models.UniqueConstraint(
+                Coalesce("team", 0),  # nothing else: there is one such row
+                condition=Q(team__isnull=True, flavor__isnull=True),
+                name="leaserule_site_once",
+            ),
+        ]
 
 
 class BatchQuerySet(models.QuerySet["Batch"]):
@@ -170,6 +202,9 @@ class VM(models.Model):
     batch_number = models.PositiveSmallIntegerField(null=True)
 
     created_at = models.DateTimeField(auto_now_add=True)
+    ends_at = models.DateTimeField(null=True, db_index=True)  # None: without end
+    lease_warned_days = models.PositiveSmallIntegerField(null=True)  # the last warning sent
+    lease_over_at = models.DateTimeField(null=True)  # its end was carried out then
     # In the recycle bin since then, and until then; still defined on its host, and off.
     binned_at = models.DateTimeField(null=True, db_index=True)
     bin_until = models.DateTimeField(null=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
@@ -73,6 +73,7 @@ def request_batch(
     start: bool = True,
     tags: list[str] | None = None,
     description: str = "",
+    ends_at: datetime | None = None,
     idempotency_key: str = "",
 ) -> Batch:
     """``count`` machines called ``name`` and a number, as ``request_vm`` makes one.
@@ -107,14 +108,18 @@ def request_batch(
         start=start,
         tags=tags or [],
         description=description,
+        ends_at=ends_at,
     )
-    return _write_all(wanted, name, names, _scoped(actor, idempotency_key))
+    # As it was asked: an end that the rules give is another one a moment later.
+    digest = _digest(wanted, names, ends_at)
+    return _write_all(wanted, name, names, _scoped(actor, idempotency_key), digest)
 
 
 @transaction.atomic
-def _write_all(wanted: Wanted, prefix: str, names: list[str], key: str | None) -> Batch:
+def _write_all(
+    wanted: Wanted, prefix: str, names: list[str], key: str | None, digest: str
+) -> Batch:
     quotas.lock_team(wanted.team)
-    digest = _digest(wanted, names)
     if key and (earlier := Batch.objects.filter(idempotency_key=key).first()):
         if earlier.digest != digest:
             raise Conflict("api.idempotency_key_reused")
@@ -212,7 +217,7 @@ def _scoped(actor: User, key: str) -> str | None:
     return f"batch:{actor.pk}:{hashlib.sha256(key.encode()).hexdigest()}" if key else None
 
 
-def _digest(wanted: Wanted, names: list[str]) -> str:
+def _digest(wanted: Wanted, names: list[str], ends_at: datetime | None) -> str:
     asked: dict[str, Any] = {
         "names": names,
         "team": wanted.team.pk,
@@ -227,5 +232,6 @@ def _digest(wanted: Wanted, names: list[str]) -> str:
         "start": wanted.start,
         "tags": wanted.tags,
         "description": wanted.description,
+        **({"ends_at": ends_at.isoformat()} if ends_at else {}),
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

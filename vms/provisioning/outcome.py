@@ -5,7 +5,7 @@ Database only: it runs in the transaction that makes the job final.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.utils import timezone
 
@@ -16,6 +16,7 @@ from jobs import services as job_services
 from jobs.errors import CLEANUP_INCOMPLETE
 from jobs.models import Job
 from vms import state, timeline
+from vms.lease_rules import Rulebook
 from vms.models import VM, Image
 from vms.provisioning.request import write
 from vms.provisioning.validation import Problems, Wanted, usable_networks
@@ -104,12 +105,21 @@ def again(job: Job) -> Job:
         start=bool(job.params.get("start", True)),
         tags=tuple(vm.tags.values_list("name", flat=True)),
         description=vm.description,
+        ends_at=_end_again(vm),
         batch=vm.batch,
         batch_number=vm.batch_number,
     )
     _made, new = write(wanted, idempotency_key=None, digest="")
     VM.objects.filter(pk=vm.pk).update(password_hash="")
     return new
+
+
+def _end_again(vm: VM) -> datetime | None:
+    """As it was to end, unless that is past."""
+    now = timezone.now()
+    if vm.ends_at is not None and vm.ends_at > now:
+        return vm.ends_at
+    return Rulebook.read().terms_of(vm).first_end(now)
 
 
 def warn(job: Job) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.db import IntegrityError, transaction
@@ -16,6 +17,7 @@ from hosts.models import Network
 from jobs import services as job_services
 from jobs.models import Job
 from vms import names, state, timeline
+from vms.leases import warned_already
 from vms.models import VM, Disk, Image, Nic, Tag
 from vms.provisioning.validation import Wanted, usable_networks, validate
 from vms.state import running_ask
@@ -51,14 +53,15 @@ def request_vm(
     start: bool = True,
     tags: list[str] | None = None,
     description: str = "",
+    ends_at: datetime | None = None,
     idempotency_key: str = "",
     image_allowed: bool = False,
 ) -> tuple[VM, Job]:
     """Write the machine and the job that makes it; the job is sent on commit.
 
     ``team`` None is the actor's personal team; ``disk_gib`` None what the flavor or the image
-    says. ``image_allowed``: the caller has asked the door. The same ``idempotency_key`` of the
-    same person gives the same machine again.
+    says; ``ends_at`` None what the rules of leases say. ``image_allowed``: the caller has asked the
+    door. The same ``idempotency_key`` of the same person gives the same machine again.
     Raises Invalid with every wrong input, QuotaExceeded, NotFound or Forbidden (the team),
     Conflict (the key was used for something else).
     """
@@ -80,6 +83,7 @@ def request_vm(
         "tags": tags or [],
         "description": description,
         "team": paying.pk,
+        **({"ends_at": ends_at.isoformat()} if ends_at else {}),
     }
     key = _scoped(actor, idempotency_key)
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
@@ -104,6 +108,7 @@ def request_vm(
         start=start,
         tags=tags or [],
         description=description,
+        ends_at=ends_at,
         image_allowed=image_allowed,
     )
     return write(wanted, idempotency_key=key, digest=digest)
@@ -241,6 +246,8 @@ def _create(wanted: Wanted, domain_name: str) -> VM:
         user_data=wanted.user_data,
         desired=VM.Desired.RUNNING if wanted.start else VM.Desired.STOPPED,
         first_boot=VM.FirstBoot.PENDING if cloud_init else VM.FirstBoot.NONE,
+        ends_at=wanted.ends_at,
+        lease_warned_days=warned_already(wanted.ends_at),
         batch=wanted.batch,
         batch_number=wanted.batch_number,
     )
@@ -276,6 +283,7 @@ def _recorded(wanted: Wanted) -> dict[str, Any]:
         "network": wanted.network,
         "copy": wanted.copy,
         "start": wanted.start,
+        "ends_at": wanted.ends_at.isoformat() if wanted.ends_at else None,
     }
 
 

@@ -6,14 +6,18 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from django.utils import timezone
 
 from accounts import policy, sshkeys
 from accounts.errors import Invalid
 from accounts.policy import Action
 from hosts.models import Host, Network
 from vms import cloudconfig, names, passwords
+from vms.lease_rules import Rulebook, Terms, end_problem
 from vms.models import VM, Image
 
 if TYPE_CHECKING:
@@ -53,6 +57,7 @@ class Wanted:
     start: bool
     tags: tuple[str, ...]
     description: str
+    ends_at: datetime | None  # None: without end
     batch: Batch | None = None
     batch_number: int | None = None
 
@@ -123,9 +128,11 @@ def validate(
     start: bool,
     tags: list[str],
     description: str,
+    ends_at: datetime | None,
     image_allowed: bool = False,
 ) -> Wanted:
-    """Everything that is wrong, as one ``Invalid`` with a code for each input.
+    """Everything that is wrong, as one ``Invalid`` with a code for each input. ``ends_at`` None:
+    what the rules say.
 
     Raises NotFound or Forbidden where the team is not theirs to use.
     """
@@ -146,6 +153,9 @@ def validate(
     user = user or image.default_user
     _check_access(problems, image, user, password, user_data)
     keys = _keys(problems, ssh_keys)
+    terms = Rulebook.read().terms(team.pk, flavor.pk if flavor else None)
+    if ends_at is not None:
+        _check_end(problems, terms, ends_at, free=policy.can(actor, Action.SITE_ADMIN))
     if (password or keys) and not user and image.has_cloud_init:
         problems.add("user", "vm.user_missing")
     problems.raise_if_any()
@@ -168,7 +178,14 @@ def validate(
         start=start,
         tags=kept_tags or (),
         description=description.strip(),
+        ends_at=ends_at or terms.first_end(timezone.now()),
     )
+
+
+def _check_end(problems: Problems, terms: Terms, ends_at: datetime, *, free: bool) -> None:
+    now = timezone.now()
+    if code := end_problem(terms, ends_at, made_at=now, free=free):
+        problems.add("ends_at", code, latest_at=terms.latest_text(now))
 
 
 def _check_image(problems: Problems, actor: User, image: Image, *, allowed: bool) -> None:

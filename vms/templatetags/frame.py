@@ -89,6 +89,7 @@ def navigation(context: template.Context) -> Navigation:
         ("host_list", _("Hosts"), "server", "h"),
         ("admin_image_list", _("Images"), "disc", ""),
         ("flavor_list", _("Sizes"), "layers", ""),
+        ("lease_rules", _("Machines' time"), "hourglass", ""),
         ("user_list", _("People"), "users", "u"),
         ("request_list", _("Requests"), "inbox", "r"),
         ("audit", _("Audit record"), "scan-eye", ""),

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from django.http import HttpResponse, HttpResponseRedirect, QueryDict
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils import timezone
+from django.utils.dateparse import parse_date
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
-from accounts import messages, requests, sshkeys
+from accounts import messages, policy, requests, sshkeys
 from accounts.access import SignedInRequest, signed_in
 from accounts.errors import DomainError, Forbidden, Invalid, NotFound, QuotaExceeded
 from accounts.fragments import render_page
 from accounts.models import Resource, Team
+from accounts.policy import Action
 from accounts.quotas import Impact
 from hosts.models import Host
 from vms import cloudconfig, commands, names, passwords, provisioning
-from vms.forms import CUSTOM, CreateForm, split_tags
+from vms.forms import CUSTOM, CreateForm, end_of_day, split_tags
+from vms.lease_rules import Rulebook, Terms, end_problem
 from vms.models import VM, Batch, Image
 from vms.provisioning.batch import numbered
 from vms.provisioning.validation import disk_minimum_gib, validate
@@ -98,6 +104,7 @@ def _wanted(request: SignedInRequest, form: CreateForm, password: str) -> dict[s
         "start": data.get("start", False),
         "tags": split_tags(data.get("tags", "")),
         "description": data.get("description", ""),
+        "ends_at": end_of_day(data.get("ends_on"), _latest_end(form, data.get("team"))),
     }
 
 
@@ -128,7 +135,7 @@ def _password(form: CreateForm) -> str:
 
 
 # Inputs of the service that the form spreads over others.
-_SHOWN_AT = {"ssh_keys": "pasted_key"}
+_SHOWN_AT = {"ssh_keys": "pasted_key", "ends_at": "ends_on"}
 
 
 def _shown_at(field: str) -> str:
@@ -158,6 +165,7 @@ def _initial(request: SignedInRequest) -> dict[str, Any]:
         "count": 1,
         "idempotency_key": uuid.uuid4().hex,
         "team": asked.get("team", ""),
+        "ends_on": "",
     }
 
 
@@ -194,6 +202,7 @@ def _context(
         "refused": refused,
         "refused_by_quota": quota,
         "first_error": next(iter(form.errors), "") if form.is_bound and not typed else "",
+        "time": _time(form, team),
         "count": form.how_many(),
         "batch_names": _batch_names(form),
         "name_text": _name_problem(form, team),
@@ -202,6 +211,40 @@ def _context(
         "mode": form.value("password_mode") or "none",
         "ticked_keys": form["keys"].value() or [],
         "typed": typed,
+    }
+
+
+def _terms(form: CreateForm, team: Team | None) -> Terms | None:
+    if team is None:
+        return None
+    word = form.value("flavor") or _first_flavor(form, _image(form))
+    return Rulebook.read().terms(team.pk, int(word) if word.isdecimal() else None)
+
+
+def _latest_end(form: CreateForm, team: Team | None) -> datetime | None:
+    terms = _terms(form, team or _team(form))
+    return terms.latest(timezone.now()) if terms else None
+
+
+def _time(form: CreateForm, team: Team | None) -> dict[str, Any]:
+    """When it would end, as typed so far or as the rules say."""
+    terms = _terms(form, team)
+    if terms is None:
+        return {}
+    now = timezone.now()
+    latest = terms.latest(now)
+    typed = None
+    with suppress(ValueError):
+        typed = end_of_day(parse_date(form.value("ends_on")), latest)
+    code = ""
+    if typed:
+        free = policy.can(form.person, Action.SITE_ADMIN)
+        code = end_problem(terms, typed, made_at=now, free=free)
+    return {
+        "ends_at": typed if typed and not code else terms.first_end(now),
+        "latest": latest,
+        "problem": messages.text(code, {"latest_at": terms.latest_text(now)}) if code else "",
+        "first_day": timezone.localdate(),
     }
 
 

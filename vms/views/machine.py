@@ -17,7 +17,7 @@ from accounts.fragments import done, render_page
 from accounts.policy import Action
 from jobs import services as job_services
 from jobs.models import Job
-from vms import discs, lifecycle, presentation, queries, services, timeline
+from vms import discs, leases, lifecycle, presentation, queries, services, timeline
 from vms.consoles import page as console_page
 from vms.forms import EditForm
 from vms.hardware import presentation as hardware
@@ -67,6 +67,9 @@ def show(request: SignedInRequest, uuid: UUID) -> HttpResponse:
         "secret": secrets.read(request, vm),
         "edit_form": EditForm.of(vm),
         "bin_days": MachineRules.current().bin_days if asked else 0,
+        "bin_at": leases.goes_to_bin_at(vm, MachineRules.current().lease_bin_days)
+        if vm.lease_over_at
+        else None,
     }
     if tab == "console":
         policy.require(request.user, Action.CONSOLE_VIEW, vm)
