@@ -155,6 +155,7 @@ messages.register(
         ),
         "vm.why.busy": _("Something else is being done with this machine. Wait until it is over."),
         "vm.why.binned": _("It lies in the recycle bin. Restore it first."),
+        "vm.why.independent": _("Its disks stand on no image or template."),
         "vm.why.backup_disks": _("Only a machine with one qcow2 disk can be backed up."),
         "vm.why.backup_on": _("It runs. Shut it down first: its disk is replaced."),
         "vm.why.backup_snapshots": _("It has snapshots, which would be lost. Delete them first."),

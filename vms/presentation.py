@@ -210,6 +210,7 @@ _WORKING = {
     "reverting": gettext_lazy("Going back to a snapshot"),
     "deleting_snapshot": gettext_lazy("Deleting a snapshot"),
     "backing_up": gettext_lazy("Being backed up"),
+    "flattening": gettext_lazy("Being made independent"),
     "restoring": gettext_lazy("Restoring"),
     "templating": gettext_lazy("Being made a template"),
     "ejecting": gettext_lazy("Ejecting the disc"),

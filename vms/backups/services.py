@@ -96,13 +96,13 @@ def restore_over(backup: Backup, *, actor: User) -> Job:
         row = _locked(vm)
         if code := why_not_restore(row, active_job(row)):
             raise Conflict(code, name=row.name, host=row.host.name if row.host else "")
-        kept = _ready(backup)
+        kept, disk = _ready(backup), row.disks.all()[0]
         job = job_services.enqueue(
             RESTORE,
             actor=actor,
             vm=row,
             target_name=row.name,
-            params={"backup": kept.pk, "was": row.disks.all()[0].volume},
+            params={"backup": kept.pk, "target": disk.target, "was": disk.volume},
             queue="bulk",
         )
         audit.record(

@@ -1,8 +1,4 @@
-"""What the jobs of backups do on the host, and what their end means for the rows.
-
-A restore never writes the disk that is there: the backup is copied to a new volume, the machine's
-definition is pointed to it, and only then the old volume goes.
-"""
+"""What the jobs of backups do on the host, and what their end means for the rows."""
 
 from __future__ import annotations
 
@@ -20,10 +16,9 @@ from accounts.errors import Conflict, DomainError
 from hosts.virt.errors import NoSuchDomain, Unsupported
 from hosts.virt.spec import DiskCopy, VolumeSpec
 from jobs.models import Job
-from vms import at_host, power, state, timeline
+from vms import at_host, power, replacing, state, timeline
 from vms.backups import services
 from vms.models import VM, Backup, Disk, Image, ImageCopy
-from vms.provisioning.domain import domain_spec
 from vms.provisioning.steps import afresh, delete_volume
 
 if TYPE_CHECKING:
@@ -175,45 +170,7 @@ def compare(ctx: JobContext, at: Hypervisor, image: Image) -> None:
 
 
 def copy_back(ctx: JobContext) -> None:
-    """To a volume of its own: the disk that is there stays until the machine stands on this one."""
-    vm, backup = at_host.machine(ctx), _backup(ctx)
-    disk = _disk(vm)
-    at, pool = at_host.hypervisor(vm), disk.pool.name if disk.pool else ""
-    source = backup.image.volume_name
-    spec = VolumeSpec(
-        pool=pool,
-        name=_new_name(ctx),
-        capacity_bytes=at.volume(pool, source).capacity_bytes,
-        format="qcow2",
-    )
-
-    def progress(done: int, total: int) -> None:
-        ctx.progress(done / total if total else None)
-
-    afresh(at, spec, lambda: at.clone_volume(pool, source, spec, progress))
-
-
-def drop_new(ctx: JobContext) -> None:
-    vm = at_host.machine(ctx)
-    pool = _disk(vm).pool
-    if pool is not None:
-        delete_volume(at_host.hypervisor(vm), pool.name, _new_name(ctx))
-
-
-def switch(ctx: JobContext) -> None:
-    """The definition names the new volume from now on."""
-    _point_to(ctx, _new_name(ctx), independent=True)
-
-
-def switch_back(ctx: JobContext) -> None:
-    _point_to(ctx, ctx.params["was"], independent=False)
-
-
-def remove_old(ctx: JobContext) -> None:
-    vm = at_host.machine(ctx)
-    pool = _disk(vm).pool
-    if pool is not None:
-        delete_volume(at_host.hypervisor(vm), pool.name, ctx.params["was"])
+    replacing.copy(ctx, _backup(ctx).image.volume_name)
 
 
 def restored(job: Job) -> None:
@@ -224,25 +181,6 @@ def restored(job: Job) -> None:
 
 
 # --- inside --------------------------------------------------------------------------------------
-
-
-def _point_to(ctx: JobContext, volume: str, *, independent: bool) -> None:
-    vm = at_host.machine(ctx)
-    disk = _disk(vm)
-    if disk.volume != volume:
-        changes: dict[str, object] = {"volume": volume}
-        if independent:
-            ctx.save_data(base=disk.backing_image_id)
-            changes["backing_image"] = None
-        elif ctx.data.get("base"):
-            changes["backing_image"] = ctx.data["base"]
-        Disk.objects.filter(pk=disk.pk).update(**changes)
-    at_host.hypervisor(vm).define(domain_spec(vm))
-
-
-def _new_name(ctx: JobContext) -> str:
-    vm = ctx.job.vm
-    return f"kvmweb-{vm.uuid}-vda-{ctx.job.pk.hex[:8]}.qcow2" if vm is not None else ""
 
 
 def _disk(vm: VM) -> Disk:

@@ -14,7 +14,7 @@ from accounts.errors import Invalid
 from accounts.models import User
 from jobs.api import JobBrief, brief
 from jobs.models import Job
-from vms import queries
+from vms import flattening, queries
 from vms.api_schemas import Whole
 from vms.hardware import presentation, requests
 
@@ -197,6 +197,13 @@ def remove_disk(request: HttpRequest, uuid: UUID, target: str) -> Answer:
     user = _user(request)
     disk = requests.find_disk(queries.one(user, uuid), target)
     return _asked(requests.remove_disk(disk, actor=user))
+
+
+@router.post("/vms/{uuid}/flatten", response={202: Asked}, summary="Make its disk independent")
+def flatten(request: HttpRequest, uuid: UUID) -> Answer:
+    """Of the image or template version that it stands on; running or not."""
+    user = _user(request)
+    return _asked(flattening.request(queries.one(user, uuid), actor=user))
 
 
 @router.post("/vms/{uuid}/nics", response={202: NicAsked}, summary="Add a network card")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from accounts import messages, policy
 from accounts.policy import Action
+from vms import flattening
 from vms.hardware import rules
 from vms.lifecycle import active_job
 from vms.models import VM
@@ -21,6 +22,7 @@ class HardwareView:
     can_restart: bool  # something waits for it, and it is possible now
     why_not: str  # nothing can be changed now; "" when it can
     why_not_disks: str
+    why_not_flatten: str
     pending_vcpus: int | None
     pending_memory_mib: int | None
     pending_boot: bool
@@ -53,6 +55,7 @@ def of(vm: VM, user: User) -> HardwareView:
         and policy.can(user, Action.POWER, vm),
         why_not=why(why_not),
         why_not_disks=why(rules.why_not_disks(vm, active)),
+        why_not_flatten=why(flattening.why_not(vm, active)),
         pending_vcpus=vm.pending.get("vcpus"),
         pending_memory_mib=vm.pending.get("memory_mib"),
         pending_boot="boot_order" in vm.pending,

@@ -1,4 +1,4 @@
-"""Whole copies of a machine's disk: backups and templates."""
+"""Whole copies of a machine's disk: backups, templates, and disks that stand on nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from django.utils.translation import gettext_lazy as _
 
 from jobs.registry import JobKind, StepSpec
-from vms import power
+from vms import flattening, power, replacing
 from vms.backups import services as backups
 from vms.backups import steps as backup_steps
 from vms.jobs import deadlines
@@ -72,20 +72,20 @@ BACKUPS = (
                 key="copy",
                 label=_("Copying the disk"),
                 do=backup_steps.copy_back,
-                undo=backup_steps.drop_new,
+                undo=replacing.drop_new,
                 slot="copy",
                 weight=8,
             ),
             StepSpec(
                 key="switch",
                 label=_("Defining the machine"),
-                do=backup_steps.switch,
-                undo=backup_steps.switch_back,
+                do=replacing.switch,
+                undo=replacing.switch_back,
             ),
             StepSpec(
                 key="old",
                 label=_("Deleting the disk that it had"),
-                do=backup_steps.remove_old,
+                do=replacing.remove_old,
                 observing=True,
             ),
         ),
@@ -96,4 +96,36 @@ BACKUPS = (
     ),
 )
 
-KINDS = (MAKE_TEMPLATE, *BACKUPS)
+FLATTEN = JobKind(
+    kind=flattening.KIND,
+    label=_("Make independent"),
+    verb="flattening",
+    steps=(
+        StepSpec(
+            key="pull",
+            label=_("Copying what it stands on"),
+            do=flattening.pull,
+            undo=flattening.drop,
+            slot="copy",
+            weight=8,
+        ),
+        StepSpec(
+            key="switch",
+            label=_("Defining the machine"),
+            do=flattening.settle,
+            undo=flattening.unsettle,
+        ),
+        StepSpec(
+            key="old",
+            label=_("Deleting the disk that it had"),
+            do=flattening.remove_old,
+            observing=True,
+        ),
+    ),
+    queue="bulk",
+    deadline=deadlines.COPY,
+    on_success=flattening.succeeded,
+    on_failure=power.failed,
+)
+
+KINDS = (MAKE_TEMPLATE, *BACKUPS, FLATTEN)

@@ -14,7 +14,7 @@ from accounts.access import SignedInRequest, signed_in
 from accounts.errors import Invalid, NotFound
 from accounts.fragments import done
 from accounts.models import User
-from vms import commands, presentation, queries
+from vms import commands, flattening, presentation, queries
 from vms.hardware import presentation as views
 from vms.hardware import requests, rules
 from vms.models import VM
@@ -22,7 +22,16 @@ from vms.provisioning import network_choices
 from vms.provisioning.domain import ISO_TARGET
 from vms.views.machine import first_of
 
-DIALOGS = ("size", "boot", "disk-add", "disk-grow", "disk-remove", "nic-add", "nic-remove")
+DIALOGS = (
+    "size",
+    "boot",
+    "disk-add",
+    "disk-grow",
+    "disk-remove",
+    "disk-flatten",
+    "nic-add",
+    "nic-remove",
+)
 BOOT_PLACES = 3  # as many as the dialog offers
 _DIGITS = 9
 
@@ -41,7 +50,7 @@ def dialog(request: SignedInRequest, uuid: UUID) -> HttpResponse:
         "hardware": views.of(vm, request.user),
         "word": word,
     }
-    if word in ("disk-grow", "disk-remove"):
+    if word in ("disk-grow", "disk-remove", "disk-flatten"):
         context["disk"] = requests.find_disk(vm, request.GET.get("disk", ""))
     if word == "nic-remove":
         context["nic"] = requests.find_nic(vm, _number(request.GET, "nic") or 0)
@@ -61,7 +70,11 @@ def dialog(request: SignedInRequest, uuid: UUID) -> HttpResponse:
             (place, now[place - 1] if place <= len(now) else "")
             for place in range(1, BOOT_PLACES + 1)
         ]
-    context["commands"] = commands.show_setting(vm, word, **_about(context))
+    context["commands"] = (
+        flattening.show(vm)
+        if word == "disk-flatten"
+        else commands.show_setting(vm, word, **_about(context))
+    )
     response = render(request, "vms/hardware_dialogs.html", context)
     response["Cache-Control"] = "no-store"
     return response
@@ -93,17 +106,10 @@ def _carry_out(vm: VM, word: str, posted: QueryDict, actor: User) -> None:
             requests.set_autostart(vm, actor=actor, autostart=posted.get("autostart") == "on")
         case "restart":
             requests.restart(vm, actor=actor)
-        case "disk-add":
-            requests.add_disk(vm, actor=actor, size_gib=_number(posted, "size_gib") or 0)
+        case "disk-add" | "disk-grow" | "disk-remove" | "disk-flatten":
+            _change_disk(vm, word, posted, actor)
         case "nic-add":
             requests.add_nic(vm, actor=actor, network=posted.get("network", ""))
-        case "disk-grow" | "disk-remove":
-            disk = requests.find_disk(vm, posted.get("disk", ""))
-            if word == "disk-remove":
-                requests.remove_disk(disk, actor=actor)
-            else:
-                size_gib = _number(posted, "size_gib") or 0
-                requests.grow_disk(disk, actor=actor, size_gib=size_gib)
         case _:
             nic = requests.find_nic(vm, _number(posted, "nic") or 0)
             if word == "nic-remove":
@@ -113,6 +119,21 @@ def _carry_out(vm: VM, word: str, posted: QueryDict, actor: User) -> None:
                 requests.change_nic(
                     nic, actor=actor, link_up=link_up, network=posted.get("network") or None
                 )
+
+
+def _change_disk(vm: VM, word: str, posted: QueryDict, actor: User) -> None:
+    size_gib = _number(posted, "size_gib") or 0
+    match word:
+        case "disk-add":
+            requests.add_disk(vm, actor=actor, size_gib=size_gib)
+        case "disk-flatten":
+            flattening.request(vm, actor=actor)
+        case _:
+            disk = requests.find_disk(vm, posted.get("disk", ""))
+            if word == "disk-remove":
+                requests.remove_disk(disk, actor=actor)
+            else:
+                requests.grow_disk(disk, actor=actor, size_gib=size_gib)
 
 
 def _number(given: QueryDict, name: str) -> int | None:
