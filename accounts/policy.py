@@ -140,6 +140,11 @@ def register_grant(granter: Callable[[int], Grants]) -> None:
         _granters.append(granter)
 
 
+def granted_machines(user_id: int) -> set[UUID]:
+    """Machines of which granters give this person something."""
+    return {uuid for granter in _granters for uuid in granter(user_id)}
+
+
 @dataclass(kw_only=True)
 class Door:
     """The door for one person. Reads their teams and what is shared with them once: use it where

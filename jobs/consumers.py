@@ -11,7 +11,7 @@ from typing import Any
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 
-from accounts import sessions, sharing
+from accounts import policy, sessions, sharing
 from accounts.models import User
 from jobs import live, origins
 
@@ -139,5 +139,6 @@ def _groups_of(user_id: int, *, session_key: str = "") -> set[str]:
         return set()
     groups = {live.user_group(user.pk)}
     groups |= {live.team_group(pk) for pk in user.memberships.values_list("team_id", flat=True)}
-    groups |= {live.machine_group(uuid) for uuid in sharing.machines_shared_with(user)}
+    others = {*sharing.machines_shared_with(user), *policy.granted_machines(user.pk)}
+    groups |= {live.machine_group(uuid) for uuid in others}
     return groups | {live.ADMINS} if user.is_admin else groups

@@ -52,7 +52,7 @@ def team_group(team_id: int) -> str:
 
 
 def machine_group(uuid: object) -> str:
-    """Those with whom the machine is shared."""
+    """Those with whom the machine, or its console, is shared."""
     return f"machine.{uuid}"
 
 

@@ -142,6 +142,18 @@ class Rfb:
         for down in (1, 0):
             self.socket.send(struct.pack(">BBxxI", 4, down, keysym))
 
+    def point(self, x: int, y: int, buttons: int = 0) -> None:
+        self.socket.send(struct.pack(">BBHH", 5, buttons, x, y))
+
+    def scancode(self, keysym: int, code: int) -> None:
+        """A key as QEMU's clients send it."""
+        for down in (1, 0):
+            self.socket.send(struct.pack(">BBHII", 255, 0, down, keysym, code))
+
+    def cut_text(self, text: str) -> None:
+        data = text.encode("latin-1")
+        self.socket.send(struct.pack(">BxxxI", 6, len(data)) + data)
+
     def wait_update(self) -> None:
         """Ask for the screen and take its beginning: what was sent before has been dealt with."""
         self.socket.send(struct.pack(">BBHHHH", 3, 0, 0, 0, 16, 16))

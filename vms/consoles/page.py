@@ -139,6 +139,7 @@ def words() -> dict[str, str]:
         "signed_out": _("You signed out. Sign in again to see this screen."),
         "revoked": _("You may not see this screen any more. Ask the machine's owner."),
         "deleted": _("The machine was deleted."),
+        "gone": _("This console is gone: the machine was deleted, or your access has ended."),
         "idle": _("Closed: nothing was typed or moved for a long time."),
         "limit": _("Closed: this console was open for very long."),
         "too_many": _("Too many consoles are open. Close another one, then reconnect."),

@@ -166,7 +166,7 @@ def nudge(vm: VM, *, also: Iterable[int] = ()) -> None:
     """Pages that show who is here fetch it again: theirs who see the machine, or are here."""
     here = ConsoleSession.objects.live().filter(vm=vm, user__isnull=False)
     people = {*here.values_list("user_id", flat=True), *also}
-    groups = live.machine_groups(vm.owner_id, vm.team_id)
+    groups = live.machine_groups(vm.owner_id, vm.team_id, vm.uuid)
     groups |= {live.user_group(pk) for pk in people if pk is not None}
     live.publish_on_commit("console", vm.uuid, groups=groups)
 

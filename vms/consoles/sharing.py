@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from django.db import transaction
 from accounts import policy
 from accounts.errors import Conflict, Forbidden, NotFound
 from accounts.policy import Action
+from jobs import live
 from vms import queries
 from vms.consoles import control, invites, sessions
 from vms.models import VM, ConsoleAsk, ConsoleInvite, ConsoleRecording, ConsoleSession
@@ -243,8 +245,12 @@ def revoke_invite(row: ConsoleInvite, *, actor: User) -> None:
     if invites.revoke(row, actor=actor):
         group = sessions.vm_group(row.vm.uuid)
         transaction.on_commit(lambda: sessions.end_consoles(group, "revoked", only_if_refused=True))
+        for user_id in row.uses.values_list("user_id", flat=True):
+            transaction.on_commit(partial(live.regroup, row.vm.uuid, user_id, None))
 
 
 def join(token: str, *, actor: User) -> VM:
     """Take an invite up. NotFound: unknown, late, revoked. Conflict: used by somebody else."""
-    return invites.use(token, actor=actor)
+    vm = invites.use(token, actor=actor)
+    live.regroup(vm.uuid, actor.pk, None)  # their pages follow the machine's state from now on
+    return vm

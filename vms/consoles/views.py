@@ -55,6 +55,7 @@ def vm_console(request: SignedInRequest, uuid: UUID) -> HttpResponse:
         case "state":
             machine = presentation.machine(vm, user)
             context |= {"machine": machine, "situation": page.situation(machine)}
+            context["may_see"] = policy.can(user, Action.SEE, vm)
             return render(request, "console/console.html#state", context)
         case "people":
             return render(request, "console/parts/people.html", context | _people(request, vm))

@@ -155,9 +155,16 @@ async function connect(wanted = chosen.only_look ? { mode: "view" } : {}) {
 
 function failed(error) {
   // The site knows before this page does that there is no screen: the state follows.
-  if (error.status === 409 && !hasScreen()) waitForScreen();
+  if (error.status === 404) giveUp(words.gone);
+  else if (error.status === 409 && !hasScreen()) waitForScreen();
   else if (error.status && error.status < 500 && error.status !== 429) notice(error.message, { reconnect: true });
   else retry(error.message);
+}
+
+// Nothing that this page could try again.
+function giveUp(text, reconnect = false) {
+  final = true;
+  notice(text, { reconnect });
 }
 
 function connected() {
@@ -186,8 +193,7 @@ function ended(which, code) {
     attempts = 0;
     connect();
   } else if (FINAL[code]) {
-    final = true;
-    notice(words[FINAL[code]], { reconnect: AGAIN_BY_HAND.includes(FINAL[code]) });
+    giveUp(words[FINAL[code]], AGAIN_BY_HAND.includes(FINAL[code]));
   } else if (final) {
     notice(words.left, { reconnect: true });
   } else if (hasScreen()) {

@@ -55,10 +55,13 @@ document.addEventListener(
   true,
 );
 
+// Also what stands in a menu's list, like "Hand over" beside a person.
+const STOPS = ".menu-item, li button";
+
 document.addEventListener("keydown", (event) => {
   const menu = event.target.closest?.(".menu[popover]");
   if (!menu || !["ArrowDown", "ArrowUp", "Home", "End"].includes(event.key)) return;
-  const items = [...menu.querySelectorAll(".menu-item")];
+  const items = [...menu.querySelectorAll(STOPS)];
   const at = items.indexOf(document.activeElement);
   const goal = {
     ArrowDown: (at + 1) % items.length,

@@ -1,4 +1,4 @@
-"""A machine's serial line, read once in this process and shown to many.
+"""A machine's serial line, read once and shown to many.
 
 The hub opens the line when somebody comes, and closes it some seconds after the last one has
 gone, so that a ``virsh console`` finds it free. It opens it again by itself when the host's
@@ -32,7 +32,7 @@ from hosts.virt.errors import (
 )
 from hosts.virt.spec import DomainState
 from vms import seriallog
-from vms.consoles.serial import ring
+from vms.consoles.serial import relay, ring
 from vms.consoles.serial.inbox import Inbox
 from vms.consoles.serial.viewer import Viewer
 from vms.models import VM
@@ -97,6 +97,8 @@ class Hub:
         self._ready = asyncio.Event()  # the first attempt to open it has come to something
         self._trouble = ""  # why there is no line just now
         self._line: ConsoleLine | None = None
+        self._served: relay.Served | None = None  # to this site's other processes
+        self._followed: relay.Followed | None = None  # at one of them
         self._typed = bytearray()
         self._typed_event = asyncio.Event()
         self._typed_room = asyncio.Condition()
@@ -149,11 +151,17 @@ class Hub:
 
     def resize(self, columns: int, rows: int) -> None:
         """The size of the screen of who types: the line knows none, a recording needs one."""
-        if (columns, rows) == self.size:
-            return
-        self.size = (columns, rows)
+        if self._take_size((columns, rows)) and (shared := self._served or self._followed):
+            self.loop.create_task(shared.resize((columns, rows)))
+
+    def _take_size(self, size: relay.Size) -> bool:
+        """Whether it is another one."""
+        if size == self.size:
+            return False
+        self.size = size
         for viewer in self.viewers:
-            viewer.tell(type="size", cols=columns, rows=rows)
+            viewer.tell(type="size", cols=size[0], rows=size[1])
+        return True
 
     # --- its life -----------------------------------------------------------------------------
 
@@ -167,8 +175,9 @@ class Hub:
             log.exception("the serial line of %s", self.uuid)
         finally:
             self.over = True
-            if _hubs.get(self.uuid) is self:
-                del _hubs[self.uuid]
+            key = (id(self.loop), self.uuid)
+            if _hubs.get(key) is self:
+                del _hubs[key]
             self._greet_everybody()
             for viewer in self.viewers:
                 viewer.end(reason)
@@ -197,7 +206,7 @@ class Hub:
         here = await database_sync_to_async(_where)(self.uuid)
         inbox = Inbox()
         try:
-            line = await self._open(here, inbox)
+            line = await self._open_or_follow(here, inbox)
         except (WrongState, NoSuchDomain):
             await self._fill_in(here, inbox)
             await self._look_why(here)
@@ -206,6 +215,10 @@ class Hub:
         try:
             await self._fill_in(here, inbox)
             self._line = line
+            if self._followed is None:
+                self._served = relay.Served(
+                    self.uuid, size=self.size, typed=self.type, resized=self._resize_by_follower
+                )
             self._say_trouble("")
             self._greet_everybody()
             await self._read(inbox)
@@ -213,8 +226,37 @@ class Hub:
             self._line = None
             writer.cancel()
             self._forget_typed()
-            await asyncio.shield(self._in_thread(line.close))
+            await asyncio.shield(self._let_go(line))
         await self._look_why(here)
+
+    async def _let_go(self, line: ConsoleLine) -> None:
+        served, self._served, self._followed = self._served, None, None
+        if served is not None:
+            await served.stop()
+        await self._in_thread(line.close)
+        if served is not None:
+            await served.let_go()
+
+    async def _open_or_follow(self, here: Where, inbox: Inbox) -> ConsoleLine:
+        """The line itself, or at the process of ours that reads it. ConsoleInUse: at neither."""
+        try:
+            return await self._open(here, inbox)
+        except ConsoleInUse:
+            followed = relay.Followed(
+                self.uuid, inbox, resized=self._take_size, dropped=self._say_dropped
+            )
+            if not await followed.open():
+                raise
+            self._followed = followed
+            return followed
+
+    def _say_dropped(self, count: int) -> None:
+        for viewer in self.viewers:
+            if viewer.mode == "control":
+                viewer.tell(type="dropped", bytes=count)
+
+    def _resize_by_follower(self, size: relay.Size) -> None:
+        self.resize(*size)
 
     async def _open(self, here: Where, inbox: Inbox) -> ConsoleLine:
         """A line that comes when nobody waits for it any more is closed: it takes one reader."""
@@ -248,6 +290,8 @@ class Hub:
                 for viewer in self.viewers:
                     viewer.tell(type="skipped", bytes=lost)
             self._show(data)
+            if self._served is not None:
+                await self._served.show(data, lost)
             if ended:
                 return
             await asyncio.sleep(TURN_S)
@@ -342,14 +386,15 @@ class Hub:
 
 # --- the hubs of this process ---------------------------------------------------------------------
 
-_hubs: dict[UUID, Hub] = {}
+_hubs: dict[tuple[int, UUID], Hub] = {}
 
 
 def of(uuid: UUID) -> Hub:
     """The machine's hub in this event loop, made when there is none."""
-    hub = _hubs.get(uuid)
-    if hub is None or hub.over or hub.loop is not asyncio.get_running_loop():
-        hub = _hubs[uuid] = Hub(uuid)
+    key = (id(asyncio.get_running_loop()), uuid)
+    hub = _hubs.get(key)
+    if hub is None or hub.over:
+        hub = _hubs[key] = Hub(uuid)
     return hub
 
 

@@ -31,6 +31,12 @@ class Inbox:
                 self._lost += over
         self._signal()
 
+    def lose(self, size: int) -> None:
+        """From any thread: so many bytes were lost before they came here."""
+        with self._lock:
+            self._lost += size
+        self._signal()
+
     def end(self) -> None:
         """From any thread."""
         with self._lock:
