@@ -112,6 +112,10 @@ messages.register(
             "The guest agent in the machine does not answer. It may not be installed, or the "
             "machine is still starting."
         ),
+        "virt.agent_refused": _(
+            "The guest agent in the machine answered that it could not do this. It may be too old, "
+            "or not allowed to; look into its log inside the machine."
+        ),
         "virt.no_space": _(
             "The host's storage pool is full. Delete machines that are not needed, or ask an "
             "admin for space."

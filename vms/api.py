@@ -56,7 +56,6 @@ router = Router(tags=["machines"], auth=user_auth)
 POWER_VERBS = (
     "start",
     "start-paused",
-    "shutdown",
     "force-off",
     "reboot",
     "reset",
@@ -216,6 +215,22 @@ def eject_disc(request: HttpRequest, uuid: str) -> tuple[int, dict[str, Any]]:
     user = _identity(request).user
     vm = queries.one(user, uuid)
     return 202, _accepted(request, vm, discs.eject(vm, actor=user))
+
+
+@router.post(
+    "/vms/{uuid}/shutdown",
+    response={202: Accepted},
+    summary="Shutdown",
+    operation_id="vm_shutdown",
+    by_alias=True,
+)
+def shut_down(
+    request: HttpRequest, uuid: str, by: Literal["", "acpi", "agent"] = ""
+) -> tuple[int, dict[str, Any]]:
+    """``by``: the power button (``acpi``) or the guest's agent; both where it is left out."""
+    user = _identity(request).user
+    vm = queries.one(user, uuid)
+    return 202, _accepted(request, vm, lifecycle.request(vm, "shutdown", actor=user, by=by))
 
 
 for _word in POWER_VERBS:

@@ -261,6 +261,23 @@ def show_setting(
     return []
 
 
+def show_guest(vm: VM, word: str, *, user: str = "") -> list[str]:
+    """What its agent tells (``facts``) and does: ``password``, ``trim``, ``shutdown``."""
+    domain = shlex.quote(vm.domain_name)
+    virsh = shlex.join(["virsh", "-c", URI])
+    match word:
+        case "facts":
+            return [f"{virsh} guestinfo {domain}", *show_guest(vm, "trim")]
+        case "password":
+            hashed = '"$(openssl passwd -6)"'
+            return [f"{virsh} set-user-password {domain} {shlex.quote(user)} {hashed} --encrypted"]
+        case "trim":
+            return [f"{virsh} domfstrim {domain}"]
+        case "shutdown":
+            return [f"{virsh} shutdown {domain} --mode agent"]
+    return []
+
+
 def show_console(vm: VM) -> list[str]:
     """How to reach the screen and the serial line by hand."""
     domain = shlex.quote(vm.domain_name)

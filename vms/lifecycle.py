@@ -35,6 +35,9 @@ _DESIRED = {
 }
 
 
+SHUTDOWN_BY = ("acpi", "agent")
+
+
 @dataclass(frozen=True, kw_only=True)
 class BulkResult:
     done: list[tuple[VM, Job]]
@@ -61,8 +64,11 @@ def request(
     confirm_name: str = "",
     force: bool = False,
     purge: bool = False,
+    by: str = "",
 ) -> Job:
     """Write the wish and its job; the job is sent on commit.
+
+    ``by``: how a shutdown is asked for, ``acpi`` or ``agent``; "" is both.
 
     Deleting a machine that runs needs its name, or ``force``. A deleted machine goes to the
     recycle bin; at once for good with ``purge``, or when it lies there, or never ran as a whole.
@@ -81,7 +87,8 @@ def request(
             raise Conflict(code, name=row.name, host=row.host.name if row.host else "")
         if wanted is Verb.DELETE:
             _check_confirmed(row, confirm_name, force)
-        return _write(row, wanted, actor, purge=purge or not _can_come_back(row))
+        params = {"by": by} if wanted is Verb.SHUTDOWN and by in SHUTDOWN_BY else {}
+        return _write(row, wanted, actor, purge=purge or not _can_come_back(row), params=params)
 
 
 def send_keys(vm: VM, names: Sequence[str], *, actor: User) -> Job:
@@ -163,7 +170,9 @@ def _can_come_back(vm: VM) -> bool:
     )
 
 
-def _write(vm: VM, verb: Verb, actor: User, *, purge: bool) -> Job:
+def _write(
+    vm: VM, verb: Verb, actor: User, *, purge: bool, params: dict[str, str] | None = None
+) -> Job:
     if verb in (Verb.START, Verb.START_PAUSED):
         # What an earlier start may have left; a machine is counted once.
         quotas.release(vm, RUNNING_RESOURCES)
@@ -173,7 +182,13 @@ def _write(vm: VM, verb: Verb, actor: User, *, purge: bool) -> Job:
         quotas.releasing(vm)
     kind = "vm.bin" if to_bin else f"vm.{verb.value}"
     job = job_services.enqueue(
-        kind, actor=actor, vm=vm, host=vm.host, team=vm.team, target_name=vm.name
+        kind,
+        actor=actor,
+        vm=vm,
+        host=vm.host,
+        team=vm.team,
+        target_name=vm.name,
+        params=params or {},
     )
     if desired := _DESIRED.get(verb):
         vm.desired = VM.Desired.STOPPED if to_bin else desired

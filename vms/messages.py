@@ -183,6 +183,16 @@ messages.register(
         "template.has_children": _(
             "%(count)s machines stand on “%(name)s”: %(machines)s. Delete them first, or keep it."
         ),
+        "guest.nonsense": _(
+            "The guest agent in the machine gave an answer that made no sense, so it was not taken."
+        ),
+        "guest.user": _(
+            "A user inside a machine has 1 to 32 letters, digits or . _ - and begins with a letter."
+        ),
+        "guest.not_frozen": _(
+            "The guest agent did not hold the file systems still: the disks are as if the plug had "
+            "been pulled."
+        ),
         "vm.no_disc": _("There is no disc in the drive of “%(name)s”."),
         "vm.bin.not_in": _("“%(name)s” does not lie in the recycle bin any more."),
         "vm.bin.name_taken": _(

@@ -78,10 +78,10 @@ def send_keys(ctx: JobContext) -> None:
 
 
 def ask_to_shut_down(ctx: JobContext) -> None:
-    """Press the power button; the guest may ignore it."""
+    """Press the power button, or tell its agent; the guest may ignore it."""
     vm = at_host.machine(ctx)
     try:
-        at_host.hypervisor(vm).shutdown(vm.uuid)
+        at_host.hypervisor(vm).shutdown(vm.uuid, by=ctx.params.get("by", ""))
     except WrongState:
         if at_host.is_on(vm):
             raise

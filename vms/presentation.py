@@ -204,6 +204,7 @@ _WORKING = {
     "resuming": gettext_lazy("Resuming"),
     "deleting": gettext_lazy("Deleting"),
     "changing": gettext_lazy("Changing"),
+    "trimming": gettext_lazy("Trimming"),
     "cloning": gettext_lazy("Cloning"),
     "lent": gettext_lazy("Being cloned"),
     "taking_snapshot": gettext_lazy("Taking a snapshot"),

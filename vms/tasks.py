@@ -6,11 +6,17 @@ from celery import shared_task
 
 from vms import leases, recount, screenshots
 from vms.consoles import recordings
+from vms.guest import reading
 
 
 @shared_task(name=screenshots.TASK, ignore_result=True)
 def take_screenshot(uuid: str) -> None:
     screenshots.take(UUID(uuid))
+
+
+@shared_task(name=reading.TASK, ignore_result=True)
+def read_guest(uuid: str) -> None:
+    reading.take(UUID(uuid))
 
 
 @shared_task(name="vms.recount_quotas", ignore_result=True)

@@ -19,6 +19,7 @@ from jobs import live
 from jobs import services as job_services
 from vms import adoption, discs, state
 from vms.firstboot import CHANNEL, Reports
+from vms.guest import reading
 from vms.models import VM, Nic
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ class MachineListener:
             VM.objects.filter(pk=vm.pk).update(agent_seen=True)
             state.announce(vm)
             job_services.wake(vm_id=vm.pk)
+        if connected:
+            reading.ask(vm, every_s=reading.PRESSED_S)
 
     def on_samples(self, host: Host, samples: Sequence[DomainSample]) -> None:
         """One UPDATE for all of them, and no nudge: pages ask for figures while they are seen."""

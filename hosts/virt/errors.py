@@ -7,6 +7,7 @@
     ├── Unsupported            this host or guest cannot do it
     ├── GuestKeepsDevice       it does not let go of what is to be unplugged
     ├── AgentSilent            the guest agent does not answer
+    ├── AgentRefused           it answers that it cannot or may not
     ├── NoSpace                the pool is full
     ├── OperationTimeout       libvirt gave up, or we did
     ├── ConsoleInUse           somebody else reads the serial line
@@ -74,6 +75,10 @@ class GuestKeepsDevice(VirtError):
 
 class AgentSilent(VirtError):
     code = "virt.agent_silent"
+
+
+class AgentRefused(VirtError):
+    code = "virt.agent_refused"
 
 
 class NoSpace(VirtError):

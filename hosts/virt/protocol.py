@@ -18,6 +18,7 @@ from hosts.virt.spec import (
     DiskSpec,
     DomainFacts,
     DomainSpec,
+    GuestFacts,
     HostEvent,
     HostFacts,
     HostSample,
@@ -81,8 +82,9 @@ class Hypervisor(Protocol):
         """WrongState when it runs already."""
         ...
 
-    def shutdown(self, uuid: UUID) -> None:
-        """Ask by ACPI (and by the agent where one answers). Returns at once."""
+    def shutdown(self, uuid: UUID, *, by: str = "") -> None:
+        """Ask by ``acpi`` (the power button) or by ``agent``; "" is the button, and the agent too
+        where one answers. Returns at once. AgentSilent only with ``agent``."""
         ...
 
     def force_off(self, uuid: UUID, *, graceful: bool = False) -> None:
@@ -177,6 +179,29 @@ class Hypervisor(Protocol):
         """The serial line: ``receive`` gets what the guest writes from now on, ``ended`` is called
         when the guest stopped or the connection broke. It takes one reader: ConsoleInUse; a reader
         is never thrown out. WrongState when it is off."""
+        ...
+
+    # --- what the guest's agent does ------------------------------------------------------------
+    # Each may raise AgentSilent, AgentRefused, Unsupported and WrongState, and is bounded in time.
+    def guest_facts(self, uuid: UUID) -> GuestFacts:
+        """What the guest says of itself, bounded and cleaned (``hosts.virt.guestagent``)."""
+        ...
+
+    def set_guest_password(self, uuid: UUID, user: str, password_hash: str) -> None:
+        """``password_hash`` is crypt(3)'s: the password itself goes nowhere."""
+        ...
+
+    def trim_guest(self, uuid: UUID, progress: Progress) -> None:
+        """Its file systems tell the disks what they do not use. ``progress`` gets (0, 0)."""
+        ...
+
+    def freeze_guest(self, uuid: UUID) -> int:
+        """Its file systems are written out and take no more writes until ``thaw_guest``; how many.
+        Of one that is frozen: AgentRefused. Whoever calls it must thaw, whatever happens."""
+        ...
+
+    def thaw_guest(self, uuid: UUID) -> int:
+        """Idempotent."""
         ...
 
     # --- settings -------------------------------------------------------------------------------

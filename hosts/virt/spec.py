@@ -274,6 +274,48 @@ class SnapshotFacts:
     created_at: float = 0.0  # seconds since the epoch
 
 
+# --- what a guest says of itself, by its agent: claims, bounded and cleaned ----------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuestFilesystem:
+    mountpoint: str
+    device: str
+    kind: str  # "ext4"
+    total_bytes: int | None
+    used_bytes: int | None  # at most total_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuestUser:
+    """Somebody who is signed in there."""
+
+    name: str
+    domain: str = ""  # Windows'
+    since: int | None = None  # seconds since the epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuestCard:
+    name: str  # "enp1s0"
+    mac: str
+    addresses: tuple[str, ...]  # without loopback and link-local
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuestFacts:
+    """Whoever is root in the guest chooses each of these: to be shown, never to decide by."""
+
+    hostname: str = ""
+    os: str = ""  # "Debian GNU/Linux 12 (bookworm)"
+    os_id: str = ""
+    kernel: str = ""
+    timezone: str = ""
+    filesystems: tuple[GuestFilesystem, ...] = ()
+    users: tuple[GuestUser, ...] = ()
+    cards: tuple[GuestCard, ...] = ()
+
+
 # --- events: what the watcher gets --------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import libvirt
 
 from hosts.virt.errors import (
+    AgentRefused,
     AgentSilent,
     AlreadyExists,
     ConsoleInUse,
@@ -56,6 +57,7 @@ BY_CODE: dict[int, type[VirtError]] = {
     libvirt.VIR_ERR_AGENT_UNRESPONSIVE: AgentSilent,
     libvirt.VIR_ERR_AGENT_UNSYNCED: AgentSilent,
     AGENT_COMMAND_TIMEOUT: AgentSilent,
+    AGENT_COMMAND_FAILED: AgentRefused,
     libvirt.VIR_ERR_RESOURCE_BUSY: DomainBusy,
     libvirt.VIR_ERR_OPERATION_TIMEOUT: OperationTimeout,
     libvirt.VIR_ERR_NO_CONNECT: HostUnreachable,
@@ -78,6 +80,7 @@ BY_WORDS: tuple[tuple[re.Pattern[str], type[VirtError]], ...] = (
     (re.compile(r"already exists|already in use|already defined"), AlreadyExists),
     (re.compile(r"Unable to find any firmware|unsupported flags|does not support"), Unsupported),
     (re.compile(r"[Gg]uest agent is not (responding|available|connected)"), AgentSilent),
+    (re.compile(r"unable to execute QEMU agent command"), AgentRefused),
 )
 # Only these codes are so general that the words are worth a look.
 WORDY = {

@@ -332,6 +332,26 @@ class Tag(models.Model):
         constraints = [models.UniqueConstraint(fields=["vm", "name"], name="tag_once_per_vm")]
 
 
+class GuestReport(models.Model):
+    """What a machine's guest agent said last (``hosts.virt.spec.GuestFacts``, as JSON): claims of
+    whoever is root in there."""
+
+    vm = models.OneToOneField(VM, on_delete=models.CASCADE, related_name="guest_report")
+    facts = models.JSONField(default=dict)
+    observed_at = models.DateTimeField(null=True)  # of the facts
+    tried_at = models.DateTimeField(null=True)  # later than that when it has not answered since
+    error_code = models.CharField(max_length=48, blank=True)
+    error_ref = models.CharField(max_length=12, blank=True)
+
+
+class GuestPassword(models.Model):
+    """A password to be set inside a machine: its crypt(3) hash, until the job has ended."""
+
+    job = models.OneToOneField("jobs.Job", on_delete=models.CASCADE, related_name="+")
+    user = models.CharField(max_length=32)
+    password_hash = models.CharField(max_length=160)
+
+
 class VMEvent(models.Model):
     """One line of a machine's timeline."""
 

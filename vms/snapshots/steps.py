@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from hosts.virt.errors import AlreadyExists, NoSuchDomain
 from hosts.virt.spec import SnapshotFacts, SnapshotSpec
 from jobs.models import Job
 from vms import at_host, power, state, timeline
+from vms.guest import freezing
 from vms.models import VM, Nic, Snapshot
 from vms.provisioning.domain import domain_spec
 from vms.provisioning.steps import power_on
@@ -47,19 +49,23 @@ def take(ctx: JobContext) -> None:
         memory=snapshot.memory,
         disks=tuple(disk.target for disk in vm.disks.all()),
     )
-    try:
-        at.create_snapshot(vm.uuid, spec, lambda _done, _all: ctx.checkpoint())
-    except AlreadyExists:
-        if _on_host(ctx) is None:
-            raise
+    # With its memory it goes on from there, whatever it had not written.
+    with nullcontext() if snapshot.memory else freezing.frozen(ctx):
+        try:
+            at.create_snapshot(vm.uuid, spec, lambda _done, _all: ctx.checkpoint())
+        except AlreadyExists:
+            if _on_host(ctx) is None:
+                raise
 
 
 def drop_taken(ctx: JobContext) -> None:
+    freezing.thaw(ctx)
     if ctx.data.get("begun"):
         _delete(ctx)
 
 
 def note_taken(ctx: JobContext) -> None:
+    freezing.thaw(ctx)
     vm = at_host.machine(ctx)
     at = at_host.hypervisor(vm)
     grown = _allocated(at, vm) - ctx.data.get("before_bytes", 0)

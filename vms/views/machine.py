@@ -17,9 +17,11 @@ from accounts.fragments import done, render_page
 from accounts.policy import Action
 from jobs import services as job_services
 from jobs.models import Job
-from vms import discs, leases, lifecycle, presentation, queries, services, timeline
+from vms import commands, discs, leases, lifecycle, presentation, queries, services, timeline
 from vms.consoles import page as console_page
 from vms.forms import EditForm
+from vms.guest import presentation as guest
+from vms.guest import reading
 from vms.hardware import presentation as hardware
 from vms.models import VM, MachineRules
 from vms.presentation import MachineView, StepView
@@ -29,7 +31,7 @@ from vms.state import CREATIONS
 from vms.verbs import Verb
 from vms.views import access, secrets
 
-TABS = ("overview", "console", "hardware", "snapshots", "backups", "timeline", "access")
+TABS = ("overview", "console", "hardware", "guest", "snapshots", "backups", "timeline", "access")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,10 @@ def show(request: SignedInRequest, uuid: UUID) -> HttpResponse:
         if tab == "hardware":
             context["hardware"] = hardware.of(vm, request.user)
             context["networks"] = network_choices()
+        if tab == "guest":
+            reading.ask(vm)
+            context["guest"] = guest.of(vm, request.user)
+            context["guest_commands"] = commands.show_guest(vm, "facts")
         if tab == "backups":
             from vms.views import backups
 
@@ -113,6 +119,7 @@ def act(request: SignedInRequest, uuid: UUID, word: str) -> HttpResponse:
         actor=request.user,
         confirm_name=confirm_name,
         purge=bool(request.POST.get("purge")),
+        by=request.POST.get("by", ""),
     )
     text = _("%(what)s: %(name)s") % {"what": presentation.task(job).word, "name": vm.name}
     goal = reverse("vm_list") if verb == Verb.DELETE.value else ""

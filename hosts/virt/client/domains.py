@@ -14,7 +14,7 @@ from hosts.virt import parse
 from hosts.virt.client import host
 from hosts.virt.client.hardware import HardwareCalls
 from hosts.virt.connection import WORK_TIMEOUT_S, Connection
-from hosts.virt.errors import AlreadyExists, NoSuchDomain, WrongState
+from hosts.virt.errors import AgentSilent, AlreadyExists, NoSuchDomain, WrongState
 from hosts.virt.parse import PoolOfPath
 from hosts.virt.protocol import Progress
 from hosts.virt.spec import DomainFacts, DomainSpec
@@ -88,10 +88,15 @@ class DomainCalls(HardwareCalls):
         flags = libvirt.VIR_DOMAIN_START_PAUSED if paused else 0
         self._on_domain(uuid, lambda dom: dom.createWithFlags(flags), WORK_TIMEOUT_S)
 
-    def shutdown(self, uuid: UUID) -> None:
-        self._on_domain(uuid, _press_power_button)
+    def shutdown(self, uuid: UUID, *, by: str = "") -> None:
+        if by != "agent":
+            self._on_domain(uuid, _press_power_button)
+        if by == "acpi":
+            return
         if parse.agent_connected(self.domain_xml(uuid)):
             self._shut_down_by_agent(uuid)
+        elif by == "agent":
+            raise AgentSilent("Guest agent is not connected")
 
     def force_off(self, uuid: UUID, *, graceful: bool = False) -> None:
         flags = libvirt.VIR_DOMAIN_DESTROY_GRACEFUL if graceful else 0

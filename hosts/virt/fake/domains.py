@@ -127,9 +127,11 @@ class FakeDomains(FakeConsoles, FakeVolumes):
         raise NotImplementedError  # the guest's part
 
     @counted
-    def shutdown(self, uuid: UUID) -> None:
+    def shutdown(self, uuid: UUID, *, by: str = "") -> None:
         domain = self._running(uuid)
-        if uuid not in self.ignores_power_button:
+        if by == "agent" and uuid not in self.agents:
+            raise AgentSilent("Guest agent is not connected")
+        if by == "agent" or uuid not in self.ignores_power_button:
             self._stop(domain, DomainState.SHUTOFF, "shutdown")
 
     @counted

@@ -6,7 +6,7 @@ import json
 import time
 from uuid import UUID
 
-from hosts.virt.fake.hardware import FakeHardware
+from hosts.virt.fake.agent import FakeAgent
 from hosts.virt.spec import ChannelData, DomainEvent, DomainState, Lease
 from hosts.virt.xml.devices import FIRSTBOOT_CHANNEL
 
@@ -14,7 +14,7 @@ LEASE_S = 3600
 UNREAD_LIMIT_BYTES = 64 * 1024
 
 
-class FakeGuest(FakeHardware):
+class FakeGuest(FakeAgent):
     def guest_boots(
         self, uuid: UUID, *, address: str | None = None, hostname: str = "", report: bool = True
     ) -> None:

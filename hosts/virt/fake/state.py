@@ -6,9 +6,9 @@ import functools
 import socket
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
 from hosts.virt.errors import HostUnreachable
@@ -118,6 +118,10 @@ class FakeState:
         self.lines: dict[UUID, FakeLine] = {}
         self.agents: set[UUID] = set()
         self.has_backups = True
+        self.agent_says: dict[UUID, Mapping[str, Any]] = {}  # as virDomainGetGuestInfo gives it
+        self.guest_passwords: list[tuple[UUID, str, str]] = []
+        self.trimmed: list[UUID] = []
+        self.frozen: set[UUID] = set()
         self._lock = threading.RLock()
         self._faults: dict[str, list[BaseException]] = defaultdict(list)
         self._latency_s: dict[str, float] = {}
