@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.guest_agent import its_agent_tells_and_does
 from tests.e2e.guests import Guest, make_key
 from tests.e2e.screen import Screen
 from tests.e2e.site import People, Site, follows, is_live, sign_in
@@ -46,7 +45,6 @@ def test_from_sign_in_to_ssh_and_back(site: Site, people: People, tmp_path: Path
     assert said.stdout.split()[:2] == [NAME, "0"], said
     assert "done" in said.stdout
 
-    its_agent_tells_and_does(site, page, guest)
     page.goto(f"/machines/{guest.uuid}/")
     is_live(page)
     for verb, word in (

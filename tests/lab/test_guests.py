@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.lab import guest_agent
 from tests.lab.conftest import RunningLab
 from tests.lab.machines import Machine, wait_for
 
@@ -189,6 +190,7 @@ def test_debian_boots_as_a_cloud_image_does(
     assert json.loads(ping) == {"return": {}}
     addresses = guest.lab.virsh("a", "domifaddr", guest.name, "--source", "agent")
     assert str(guest.address()) in addresses
+    guest_agent.it_tells_and_does(guest, key)
     shut_down(guest)
 
 
