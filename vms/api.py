@@ -298,7 +298,11 @@ def _one(request: HttpRequest, uuid: UUID | str) -> dict[str, Any]:
 
 
 def _accepted(request: HttpRequest, vm: VM, job: Job) -> dict[str, Any]:
-    return {"job": brief(job), "vm": _one(request, vm.uuid)}
+    try:
+        return {"job": brief(job), "vm": _one(request, vm.uuid)}
+    except NotFound:  # a worker was faster than this answer: its job failed and removed the machine
+        job.refresh_from_db()
+        return {"job": brief(job), "vm": None}
 
 
 def _asked(request: HttpRequest, wanted: CreateIn) -> dict[str, Any]:

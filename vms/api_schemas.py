@@ -151,7 +151,9 @@ class VMOut(Schema):
 
 class Accepted(Schema):
     job: JobBrief
-    vm: VMOut
+    vm: VMOut | None = Field(
+        description="null when the job has failed already and left no machine; `job.error` says why"
+    )
 
 
 class BatchRowOut(Schema):

@@ -11,10 +11,12 @@ from django.test.utils import CaptureQueriesContext
 
 from accounts.models import Team, User
 from hosts.models import Network
+from hosts.virt.errors import UnknownVirtError
 from hosts.virt.fake import FakeHypervisor
 from jobs.models import Job
-from tests.vms.conftest import KEY
+from tests.vms.conftest import KEY, run_to_end
 from vms.models import VM, Flavor, Image, Tag
+from vms.provisioning.request import request_vm
 
 Api = Callable[..., Any]
 
@@ -47,6 +49,28 @@ class TestCreate:
         assert vm["network"] == "default"
         assert "correct horse" not in answer.content.decode()
         assert "$6$" not in answer.content.decode()
+
+    def test_a_job_that_failed_before_the_answer(
+        self,
+        api: Api,
+        owner: User,
+        body: dict[str, Any],
+        fake: FakeHypervisor,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def fast_worker(**asked: Any) -> tuple[VM, Job]:
+            vm, job = request_vm(**asked)
+            run_to_end(Job.objects.get(pk=job.pk))
+            return vm, job
+
+        fake.fail_next("define", UnknownVirtError("no"))
+        monkeypatch.setattr("vms.api.request_vm", fast_worker)
+        answer = api(owner).post("/vms", body)
+        assert answer.status_code == 202, answer.content
+        assert answer.json()["vm"] is None
+        assert answer.json()["job"]["state"] == "failed"
+        assert answer.json()["job"]["error"]["code"]
+        assert api(owner).get("/vms").json()["count"] == 0
 
     def test_by_id_and_with_a_custom_size(
         self, api: Api, owner: User, image: Image, network: Network, team: Team
