@@ -26,6 +26,7 @@ __all__ = ["tiny_image"]
 HOST = "a"
 LEASE_S = int(os.environ.get("KVMWEB_DRILL_LEASE_S", "5"))  # 60, the site's own, takes longer
 FINAL_WITHIN_S = 120.0
+PATIENCE_S = 840.0  # of a drill with many faults in a row, less than a test may take
 RECONCILE_EVERY_S = 2.0
 COPY_BYTES_PER_S = 2_000_000
 QEMU_IMG = "/usr/bin/qemu-img"
@@ -59,21 +60,38 @@ class Drill:
         self._count += 1
         return self.stack.create(name=f"drill-{self._count}", **({"start": False} | changes))
 
-    def settle(self, *answers: dict[str, Any], faults: int = 1) -> list[dict[str, Any]]:
-        """The jobs, once they are final; 120 s are allowed for each fault in a row."""
+    def settle(self, *answers: dict[str, Any]) -> list[dict[str, Any]]:
+        """The jobs, once they are final. Whatever is done to one meanwhile, how often: within
+        120 s it is final or has gone on (claimed anew, or at another step)."""
+        ids = [answer["job"]["id"] for answer in answers]
+        went_on: dict[str, tuple[object, float]] = {}
 
         def over() -> list[dict[str, Any]] | None:
             self.stack.keep_running()
             self.reconcile()
-            ids = [answer["job"]["id"] for answer in answers]
-            if self.stack.states(ids) & {"queued", "running", "compensating"}:
-                return None
-            return [self.stack.job(job_id) for job_id in ids]
+            now, active = time.monotonic(), False
+            for job_id, *where in self._whereabouts(ids):
+                if where[0] not in ("queued", "running", "compensating"):
+                    continue
+                active = True
+                was, since = went_on.setdefault(job_id, (where, now))
+                if was != where:
+                    went_on[job_id] = (where, now)
+                elif now - since > FINAL_WITHIN_S:
+                    raise AssertionError(f"{job_id} stands still: {where}\n{self.stack.tail()}")
+            return None if active else [self.stack.job(job_id) for job_id in ids]
 
         found: list[dict[str, Any]] = self.stack.wait(
-            over, "the jobs are final", timeout_s=FINAL_WITHIN_S * faults
+            over, "the jobs are final", timeout_s=PATIENCE_S
         )
         return found
+
+    def _whereabouts(self, job_ids: list[str]) -> list[tuple[Any, ...]]:
+        marks = ",".join("?" * len(job_ids))
+        return self.stack.rows(
+            f"SELECT id, state, attempt, step FROM jobs_job WHERE id IN ({marks})",
+            *[job_id.replace("-", "") for job_id in job_ids],
+        )
 
     def reconcile(self) -> None:
         """What beat does every 15 s, more often, to keep the drills short."""
