@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from jobs.models import Job
 from tests.front import seed
 from tests.front.conftest import PATIENCE_MS, Site, is_live
-from vms.models import VM, Nic
+from vms.models import VM, Tag
 
 pytestmark = pytest.mark.browser
 
@@ -130,6 +130,37 @@ def test_delete_waits_for_the_name_and_gives_the_focus_back(
     delete.click()
     page.wait_for_url("**/machines/")
     assert Job.objects.get(vm=vm).kind == "vm.bin"
+
+
+def test_what_a_dialog_asked_for_in_vain_is_said_in_it(open_page: Open, made: seed.Demo) -> None:
+    vm = seed.machine(made, "web-3")
+    page = open_page(made.member, f"/machines/{vm.uuid}/")
+    page.click("#machine-menu-button")
+    page.locator("#machine-menu").get_by_text("Name, description, tags").click()
+    page.locator("#edit-name").fill("Bad Name")
+    page.locator("#dialog").get_by_role("button", name="Save").click()
+    refused = page.locator("#dialog [data-refused]")
+    expect(refused).to_contain_text("cannot be in a name")
+    expect(page.locator("#toasts .toast")).to_have_count(0)  # it would lie under the veil
+    assert page.locator("#edit-name").input_value() == "Bad Name"
+    page.locator("#edit-name").fill("good-name")
+    page.locator("#dialog").get_by_role("button", name="Save").click()
+    expect(page.locator("#dialog")).to_be_hidden()
+    expect(page.locator("h1")).to_have_text("good-name")
+
+
+def test_the_list_is_narrowed_by_its_menus(open_page: Open, made: seed.Demo) -> None:
+    tagged, other = seed.machine(made, "web-1"), seed.machine(made, "web-2")
+    Tag.objects.create(vm=tagged, name="exam")
+    page = open_page(made.member, "/machines/?q=web")
+    page.get_by_role("button", name="Filter…").click()
+    page.locator("#dialog").get_by_label("Tag").select_option("exam")
+    page.locator("#dialog").get_by_role("button", name="Show").click()
+    expect(page.locator(f"#vm-{tagged.uuid}")).to_be_visible()
+    expect(page.locator(f"#vm-{other.uuid}")).to_have_count(0)
+    expect(page.locator("#list-search")).to_have_value("web")
+    page.get_by_role("link", name="Tag: exam").click()
+    expect(page.locator(f"#vm-{other.uuid}")).to_be_visible()
 
 
 def test_a_refused_verb_says_why_in_a_toast(open_page: Open, made: seed.Demo) -> None:

@@ -2,7 +2,7 @@
 // X-Toast), another address (header X-Location), or an error that is told with its reason.
 import { errorOf, post } from "./http.js";
 import { nudge } from "./live.js";
-import { showError, showToast } from "./toasts.js";
+import { forget, showError, showToast } from "./toasts.js";
 import { word } from "./words.js";
 
 async function send(form, submitter) {
@@ -10,6 +10,7 @@ async function send(form, submitter) {
   const buttons = form.querySelectorAll("button:not([aria-disabled])");
   for (const button of buttons) button.disabled = true;
   form.setAttribute("aria-busy", "true");
+  forget(form);
   try {
     // "formAction" of a button without the attribute is the page's own address.
     const goal = submitter?.hasAttribute("formaction") ? submitter.formAction : form.action;
@@ -17,13 +18,13 @@ async function send(form, submitter) {
     if (response.redirected) {
       location.assign(response.url);
     } else if (!response.ok) {
-      showError(await errorOf(response));
+      showError(await errorOf(response), form);
     } else {
       settle(form, response);
     }
   } catch (error) {
     if (!(error instanceof TypeError)) throw error;
-    showToast({ text: word("unreachable"), tone: "bad" });
+    showError({ text: word("unreachable") }, form);
   } finally {
     form.removeAttribute("aria-busy");
     for (const button of buttons) button.disabled = false;

@@ -17,11 +17,8 @@ function svg(name) {
   return icon;
 }
 
-export function showToast({ text, tone = "ok", link = "", linkText = "" }) {
-  const region = document.getElementById("toasts");
-  if (!region || !text) return;
-  const toast = document.createElement("div");
-  toast.className = `toast tone-${tone}`;
+// The text and, below it, where it leads.
+function lines({ text, link, linkText }) {
   const body = document.createElement("div");
   const line = document.createElement("div");
   line.textContent = text;
@@ -33,6 +30,15 @@ export function showToast({ text, tone = "ok", link = "", linkText = "" }) {
     next.textContent = linkText || link;
     body.append(next);
   }
+  return body;
+}
+
+export function showToast({ text, tone = "ok", link = "", linkText = "" }) {
+  const region = document.getElementById("toasts");
+  if (!region || !text) return;
+  const toast = document.createElement("div");
+  toast.className = `toast tone-${tone}`;
+  const body = lines({ text, link, linkText });
   const close = document.createElement("button");
   close.type = "button";
   close.setAttribute("aria-label", word("dismiss"));
@@ -43,8 +49,29 @@ export function showToast({ text, tone = "ok", link = "", linkText = "" }) {
   watch(toast);
 }
 
-export function showError(error) {
-  showToast({ ...error, text: error.text || word("failed"), tone: "bad" });
+// Where the form is: a toast would lie under the veil of its dialog.
+export function showError(error, form) {
+  const told = { ...error, text: error.text || word("failed"), tone: "bad" };
+  const place = form?.closest("dialog[open]")?.querySelector(".dialog-body");
+  if (!place) {
+    showToast(told);
+    return;
+  }
+  const notice = document.createElement("div");
+  notice.className = "notice tone-bad";
+  notice.setAttribute("role", "alert");
+  notice.dataset.refused = "";
+  notice.append(svg(ICONS.bad), lines(told));
+  forget(form);
+  const title = place.querySelector("h2");
+  if (title) title.after(notice);
+  else place.prepend(notice);
+  notice.scrollIntoView({ block: "nearest" });
+}
+
+// What was refused before is not said while it is tried again.
+export function forget(form) {
+  form.closest("dialog")?.querySelector("[data-refused]")?.remove();
 }
 
 function watch(toast) {
