@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from jobs.models import Job
 from tests.front import seed
 from tests.front.conftest import PATIENCE_MS, Site, is_live
-from vms.models import VM, Tag
+from vms.models import VM, Nic, Tag
 
 pytestmark = pytest.mark.browser
 
