@@ -34,7 +34,7 @@ RUN mkdir -p /var/lib/kvmweb/images && cp -a /app/var/static /app/static-built \
 ENV KVMWEB_VAR=/var/lib/kvmweb \
     KVMWEB_STATIC_ROOT=/app/static-built \
     PATH=/app/.venv/bin:$PATH
-USER kvmweb
+USER 990
 EXPOSE 8000
 HEALTHCHECK --interval=15s --timeout=5s --start-period=40s --retries=4 \
     CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]

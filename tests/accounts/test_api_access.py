@@ -191,6 +191,65 @@ def test_openapi(client: Client, db) -> None:
     assert "/api/v1/me" in spec["paths"]
 
 
+PROMISED = """
+GET /me
+GET /images
+POST /images
+GET /images/{image_id}
+PATCH /images/{image_id}
+DELETE /images/{image_id}
+GET /flavors
+POST /flavors
+GET /vms
+POST /vms
+GET /vms/{uuid}
+PATCH /vms/{uuid}
+DELETE /vms/{uuid}
+POST /vms/{uuid}/start
+POST /vms/{uuid}/shutdown
+POST /vms/{uuid}/force-off
+POST /vms/{uuid}/reboot
+POST /vms/{uuid}/reset
+POST /vms/{uuid}/suspend
+POST /vms/{uuid}/resume
+POST /vms/{uuid}/console
+GET /vms/{uuid}/screenshot
+GET /jobs
+GET /jobs/{job_id}
+POST /jobs/{job_id}/cancel
+POST /jobs/{job_id}/retry
+GET /hosts
+GET /hosts/{host_id}
+"""
+LISTS = ("/images", "/flavors", "/vms", "/jobs", "/hosts")
+FIELDS_OF_A_NEW_MACHINE = """
+name image flavor vcpus memory_mib disk_gib network copy user password ssh_keys user_data team start
+"""
+
+
+def test_what_was_promised_is_there(client: Client, db) -> None:
+    """Programs of others are written against these words: they may be added to, never changed."""
+    spec = client.get("/api/v1/openapi.json").json()
+    paths, schemas = spec["paths"], spec["components"]["schemas"]
+    for line in PROMISED.split("\n")[1:-1]:
+        verb, path = line.split()
+        assert verb.lower() in paths[f"/api/v1{path}"], line
+    for path in LISTS:
+        takes = {one["name"] for one in paths[f"/api/v1{path}"]["get"]["parameters"]}
+        assert {"page", "page_size"} <= takes, path
+        answer = paths[f"/api/v1{path}"]["get"]["responses"]["200"]["content"]["application/json"]
+        page = schemas[answer["schema"]["$ref"].rsplit("/", 1)[-1]]
+        assert set(page["properties"]) == {"items", "count"}, path
+    machine = paths["/api/v1/vms"]["post"]
+    assert "202" in machine["responses"]
+    body = machine["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    takes = set(schemas[body.rsplit("/", 1)[-1]]["properties"])
+    assert set(FIELDS_OF_A_NEW_MACHINE.split()) <= takes
+    assert {"id", "kind", "state", "progress", "step", "error"} == set(
+        schemas["JobBrief"]["properties"]
+    )
+
+
 def test_language_of_a_problem(api, owner: User) -> None:
     speaker = api(owner)
     answer = speaker.client.get(
