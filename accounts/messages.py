@@ -83,14 +83,14 @@ def _quota_exceeded(params: Mapping[str, Any]) -> str:
     }
     if params["scope"] == "member":
         sentence = gettext(
-            "Your limit in team %(team)s for “%(resource)s” is %(hard)s. %(used)s are in use and "
-            "this needs %(asked)s: %(missing)s too many. Ask for less, delete something, or ask "
+            "Your limit in team %(team)s for “%(resource)s” is %(hard)s. In use: %(used)s. "
+            "This needs %(asked)s: %(missing)s too many. Ask for less, delete something, or ask "
             "a manager of the team for more."
         )
     else:
         sentence = gettext(
-            "The limit of team %(team)s for “%(resource)s” is %(hard)s. %(used)s are in use and "
-            "this needs %(asked)s: %(missing)s too many. Ask for less, delete something, or ask "
+            "The limit of team %(team)s for “%(resource)s” is %(hard)s. In use: %(used)s. "
+            "This needs %(asked)s: %(missing)s too many. Ask for less, delete something, or ask "
             "an admin for more."
         )
     return sentence % values

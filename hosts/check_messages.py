@@ -99,7 +99,7 @@ messages.register(
             "Switch on VT-x or AMD-V in the firmware. If this host is a virtual machine itself, "
             "have nested virtualization switched on outside."
         ),
-        "check.kvm_listed.pass": _("libvirt offers KVM."),
+        "check.kvm_listed.pass": _("libvirt lists KVM for this host."),
         "check.kvm_listed": _("libvirt does not offer KVM on this host."),
         "check.kvm_listed.todo": _(
             "Load the module kvm_intel or kvm_amd, see that QEMU may open /dev/kvm, and restart "

@@ -11,16 +11,18 @@ from accounts import audit, policy
 from accounts.errors import Invalid
 from accounts.policy import Action
 from vms.models import Flavor
+from vms.provisioning.validation import (
+    DISK_GIB_MAX,
+    MEMORY_MIB_MAX,
+    MEMORY_MIB_MIN,
+    VCPUS_MAX,
+)
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
 
     from accounts.models import User
 
-VCPUS_MAX = 256
-MEMORY_MIB_MIN = 64
-MEMORY_MIB_MAX = 4 * 1024 * 1024
-DISK_GIB_MAX = 64 * 1024
 POSITION_MAX = 32_000
 
 
@@ -107,6 +109,8 @@ def _check(flavor: Flavor) -> None:
             fields=wrong,
             flavor_vcpus_limit=VCPUS_MAX,
             flavor_memory_minimum=MEMORY_MIB_MIN,
+            flavor_memory_limit=MEMORY_MIB_MAX,
+            flavor_disk_limit=DISK_GIB_MAX,
         )
 
 

@@ -266,8 +266,8 @@ register(
         "image.being_deleted": _("“%(name)s” is being deleted."),
         "image.busy": _("Something is being done with “%(name)s”. Wait until it is over."),
         "image.in_use": _(
-            "%(count)s machines stand on the image “%(name)s” (%(machines)s). Delete them first, "
-            "or retire the image: then no new ones can be made from it."
+            "Machines stand on the image “%(name)s”, %(count)s in all: %(machines)s. Delete them "
+            "first, or retire the image: then no new ones can be made from it."
         ),
         "image.not_failed": _("“%(name)s” has not failed, so there is nothing to fetch again."),
         "image.not_found": _("There is no such image, or it is not published."),
@@ -285,8 +285,10 @@ register(
         "flavor.name_invalid": _("Give the size a name of 1 to 32 characters."),
         "flavor.name_taken": _("There is a size “%(name)s” already. Choose another name."),
         "flavor.vcpus": _("A size has 1 to %(flavor_vcpus_limit)s vCPUs."),
-        "flavor.memory": _("A size has %(flavor_memory_minimum)s MiB of memory or more."),
-        "flavor.disk": _("A size has a disk of 1 GiB or more."),
+        "flavor.memory": _(
+            "A size has %(flavor_memory_minimum)s to %(flavor_memory_limit)s MiB of memory."
+        ),
+        "flavor.disk": _("A size has a disk of 1 to %(flavor_disk_limit)s GiB."),
         "flavor.description": _("A description has at most 128 characters, in one line."),
         "flavor.invalid": _("Some of the input is not right. Correct the marked fields."),
     }
