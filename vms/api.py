@@ -38,6 +38,7 @@ from vms.api_schemas import (
     BatchRetried,
     CloneIn,
     CreateIn,
+    DiscIn,
     EditIn,
     EventOut,
     IdOrName,
@@ -209,9 +210,23 @@ def _power(verb: str) -> Callable[[HttpRequest, str], tuple[int, dict[str, Any]]
     return act
 
 
+@router.put("/vms/{uuid}/disc", response={202: Accepted}, summary="Insert a disc", by_alias=True)
+def insert_disc(request: HttpRequest, uuid: str, wanted: DiscIn) -> tuple[int, dict[str, Any]]:
+    """Of the catalogue, by id or name, in the place of the one that is in its drive."""
+    user = _identity(request).user
+    vm = queries.one(user, uuid)
+    policy.require(user, Action.EDIT, vm)
+    problems = Problems()
+    image = _chosen(problems, "image", wanted.image, discs.choices(user))
+    problems.raise_if_any()
+    if image is None:
+        raise NotFound("vm.image_unknown", name="")
+    return 202, _accepted(request, vm, discs.insert(vm, actor=user, image=image))
+
+
 @router.post("/vms/{uuid}/eject", response={202: Accepted}, summary="Eject its disc", by_alias=True)
 def eject_disc(request: HttpRequest, uuid: str) -> tuple[int, dict[str, Any]]:
-    """Of a machine that was made from an installation disc; its first reboot ejects it as well."""
+    """What it is installed from is ejected by its first reboot as well."""
     user = _identity(request).user
     vm = queries.one(user, uuid)
     return 202, _accepted(request, vm, discs.eject(vm, actor=user))

@@ -72,6 +72,12 @@ class RestoreIn(Schema):
     name: str = Field("", description="where its own was taken meanwhile")
 
 
+class DiscIn(Schema):
+    model_config = ConfigDict(extra="forbid")
+
+    image: IdOrName
+
+
 class KeysIn(Schema):
     model_config = ConfigDict(extra="forbid")
 

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from accounts.errors import Invalid
-from vms import seeds
+from vms import keys, seeds
+from vms.provisioning.domain import ISO_TARGET, SEED_TARGET
 from vms.state import ON
 
 if TYPE_CHECKING:
@@ -276,6 +277,27 @@ def show_guest(vm: VM, word: str, *, user: str = "") -> list[str]:
         case "shutdown":
             return [f"{virsh} shutdown {domain} --mode agent"]
     return []
+
+
+def show_disc(vm: VM, image: Image | None) -> list[str]:
+    """Put it into the drive, or with None take out what is in."""
+    first = next(iter(vm.disks.all()), None)
+    folder = first.pool.path if first and first.pool else POOL_PATH
+    drive = vm.iso_target or (ISO_TARGET if vm.iso_id else SEED_TARGET)
+    words = ["--update", f"{folder}/{image.volume_name}"] if image else ["--eject"]
+    scope = ["--live", "--config"] if vm.observed in ON else ["--config"]
+    change = ["virsh", "-c", URI, "change-media", vm.domain_name, drive, *words, "--force", *scope]
+    return [shlex.join(change)]
+
+
+def show_keys(vm: VM, names: Sequence[str]) -> list[str]:
+    """Keys by their names in ``vms.keys``, pressed together."""
+    codes = [str(keys.CODES[name]) for name in names if name in keys.CODES]
+    if not codes:
+        return []
+    return [
+        shlex.join(["virsh", "-c", URI, "send-key", vm.domain_name, "--codeset", "linux", *codes])
+    ]
 
 
 def show_console(vm: VM) -> list[str]:

@@ -1,7 +1,7 @@
-"""The disc in a machine's drive: what it was installed from, until it is ejected.
+"""The disc in a machine's drive: what it is installed from, or what somebody has put in.
 
-By hand, or by itself after the guest's first reboot: an installer ends with one, and the firmware
-would boot the installer again.
+What it is installed from is ejected by itself after the guest's first reboot: an installer ends
+with one, and the firmware would boot the installer again. What was put in by hand stays.
 """
 
 from __future__ import annotations
@@ -11,22 +11,65 @@ from typing import TYPE_CHECKING
 from django.db import transaction
 
 from accounts import audit, policy
-from accounts.errors import Busy, Conflict
+from accounts.errors import Busy, Conflict, DomainError, Invalid
 from accounts.policy import Action
 from hosts.virt.errors import NoSuchDomain
 from jobs import services as job_services
 from vms import at_host, power, state, timeline
+from vms.hardware import rules
 from vms.lifecycle import active_job
-from vms.models import VM
-from vms.provisioning.domain import ISO_TARGET
+from vms.models import VM, Image
+from vms.provisioning import steps
+from vms.provisioning.domain import ISO_TARGET, is_installing
 from vms.verbs import Situation
 
 if TYPE_CHECKING:
+    from django.db.models import QuerySet
+
     from accounts.models import User
+    from hosts.models import Pool
+    from hosts.virt.protocol import Hypervisor
     from jobs.context import JobContext
     from jobs.models import Job
 
 KIND = "vm.eject"
+INSERT = "vm.insert"
+
+
+def choices(user: User) -> QuerySet[Image, Image]:
+    """The discs that a person may put in."""
+    return Image.objects.visible_to(user).filter(kind=Image.Kind.ISO, state=Image.State.READY)
+
+
+def choice(user: User, pk: int) -> Image:
+    found = choices(user).filter(pk=pk).first()
+    if found is None:
+        raise Invalid("disc.unknown", fields={"disc": "disc.unknown"})
+    return found
+
+
+def insert(vm: VM, *, actor: User, image: Image) -> Job:
+    """Put a disc of the catalogue into its drive, running or not, in the place of the one that is
+    there. The image is brought to its host where it is not there yet.
+
+    Raises NotFound, Forbidden, Invalid, Conflict (``vm.why.*``), Busy."""
+    policy.require(actor, Action.EDIT, vm)
+    choice(actor, image.pk)
+    with transaction.atomic():
+        rows = VM.objects.alive().select_for_update(of=("self",)).select_related("iso", "host")
+        row = rows.filter(pk=vm.pk).first()
+        if row is None:
+            raise Conflict("vm.why.deleted", name=vm.name)
+        if code := rules.why_not(row, active_job(row)):
+            raise Conflict(code, name=row.name, host=row.host.name if row.host else "")
+        before = {"disc": row.iso.name if row.iso else None}
+        after = {"disc": image.name}
+        params = {"image": image.pk, "before": before, "after": after}
+        job = job_services.enqueue(INSERT, actor=actor, vm=row, target_name=row.name, params=params)
+        audit.record(actor, INSERT, row, before=before, after=after, job=job, team_id=row.team_id)
+        timeline.record(row, "asked", actor=actor, job=job, task=INSERT)
+        state.announce(row)
+    return job
 
 
 def eject(vm: VM, *, actor: User | None) -> Job:
@@ -61,7 +104,7 @@ def eject(vm: VM, *, actor: User | None) -> Job:
 
 def after_reboot(vm: VM) -> None:
     """The watcher saw its guest reboot."""
-    if vm.iso_id is None:
+    if not is_installing(vm):
         return
     try:
         eject(vm, actor=None)
@@ -69,15 +112,82 @@ def after_reboot(vm: VM) -> None:
         return  # something else is being done with it; a person can eject it
 
 
+def bring(ctx: JobContext) -> None:
+    pool = _pool(ctx)
+    steps.bring(ctx, _image(ctx), pool)
+
+
+def put_in(ctx: JobContext) -> None:
+    vm, image, pool = at_host.machine(ctx), _image(ctx), _pool(ctx)
+    at = at_host.hypervisor(vm)
+    target = ctx.data.get("target") or _free_drive(vm, at)
+    ctx.save_data(target=target)
+    at.load_cdrom(vm.uuid, target, pool.name, image.volume_name)
+
+
+def settle(vm: VM, at: Hypervisor, pool: str) -> None:
+    """Its drives hold what its row says, and its seed. Idempotent."""
+    holder = vm.iso_target or ISO_TARGET
+    for drive in at.domain(vm.uuid).disks:
+        if drive.device != "cdrom":
+            continue
+        if vm.iso is not None and drive.target == holder:
+            at.load_cdrom(vm.uuid, drive.target, pool, vm.iso.volume_name)
+        elif drive.source and drive.volume != (vm.seed_volume or None):
+            at.eject_cdrom(vm.uuid, drive.target)
+
+
+def take_back(ctx: JobContext) -> None:
+    """The undo of ``put_in``."""
+    vm = at_host.machine(ctx)
+    if not ctx.data.get("target"):
+        return
+    try:
+        settle(vm, at_host.hypervisor(vm), _pool(ctx).name)
+    except NoSuchDomain:
+        return
+
+
+def was_put_in(job: Job) -> None:
+    if job.vm is not None:
+        now = {"iso": job.params["image"], "iso_target": job.data["target"]}
+        VM.objects.filter(pk=job.vm.pk).update(**now)
+    power.succeeded(job)
+
+
 def take_out(ctx: JobContext) -> None:
     vm = at_host.machine(ctx)
     try:
-        at_host.hypervisor(vm).eject_cdrom(vm.uuid, ISO_TARGET)
+        at_host.hypervisor(vm).eject_cdrom(vm.uuid, vm.iso_target or ISO_TARGET)
     except NoSuchDomain:
         return  # nothing holds it any more
 
 
 def taken_out(job: Job) -> None:
     if job.vm is not None:
-        VM.objects.filter(pk=job.vm.pk).update(iso=None)
+        VM.objects.filter(pk=job.vm.pk).update(iso=None, iso_target="")
     power.succeeded(job)
+
+
+def _free_drive(vm: VM, at: Hypervisor) -> str:
+    """Where its disc is, else the first drive that is empty: a seed is never thrown out."""
+    drives = {d.target: d for d in at.domain(vm.uuid).disks if d.device == "cdrom"}
+    holder = vm.iso_target or ISO_TARGET
+    if vm.iso_id is not None and holder in drives:
+        return holder
+    empty = sorted(target for target, drive in drives.items() if not drive.source)
+    if not empty:
+        raise DomainError("vm.no_drive", name=vm.name)
+    return empty[0]
+
+
+def _image(ctx: JobContext) -> Image:
+    return Image.objects.get(pk=ctx.params["image"])
+
+
+def _pool(ctx: JobContext) -> Pool:
+    """Beside its first disk."""
+    disk = at_host.machine(ctx).disks.select_related("pool__host").order_by("target").first()
+    if disk is None or disk.pool is None:
+        raise DomainError("vm.no_drive", name=ctx.job.target_name)
+    return disk.pool

@@ -193,6 +193,11 @@ messages.register(
             "The guest agent did not hold the file systems still: the disks are as if the plug had "
             "been pulled."
         ),
+        "disc.unknown": _("There is no such disc for you. Choose one from the list."),
+        "vm.no_drive": _(
+            "“%(name)s” has no CD drive that is empty. It was made without one, or its seed is "
+            "still in it: wait until its first boot is over."
+        ),
         "vm.no_disc": _("There is no disc in the drive of “%(name)s”."),
         "vm.bin.not_in": _("“%(name)s” does not lie in the recycle bin any more."),
         "vm.bin.name_taken": _(

@@ -90,6 +90,7 @@ urlpatterns = [
     path("machines/<uuid:uuid>/screen/", consoles.vm_screen, name="vm_screen"),
     path("machines/<uuid:uuid>/edit/", machine.edit, name="vm_edit"),
     path("machines/<uuid:uuid>/retry/", machine.retry, name="vm_retry"),
+    path("machines/<uuid:uuid>/keys/", machine.send_keys, name="vm_keys"),
     path("machines/<uuid:uuid>/eject/", machine.eject, name="vm_eject"),
     path("machines/<uuid:uuid>/cancel/", machine.cancel, name="vm_cancel"),
     path("machines/<uuid:uuid>/time/", leases.dialog, name="vm_time"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from django.test import Client
 from accounts.errors import Conflict, Forbidden, Invalid
 from accounts.models import User
 from hosts.models import Pool
+from hosts.virt.errors import UnknownVirtError
 from hosts.virt.fake import FakeHypervisor
 from hosts.virt.spec import VolumeSpec
 from jobs.models import Job
@@ -19,6 +21,7 @@ from vms import commands, discs
 from vms.images import services as image_services
 from vms.models import VM, Image, ImageCopy
 from vms.provisioning.domain import domain_spec
+from vms.snapshots import requests as snapshots
 
 MIB = 1024**2
 
@@ -118,3 +121,127 @@ def test_the_form_says_what_it_means(
     page = browser(owner).get(f"/machines/new/?image={iso.pk}").content.decode()
     assert "installation disc" in page
     assert "boots from this disc" in page
+
+
+def drives(fake: FakeHypervisor, vm: VM) -> dict[str, str | None]:
+    return {d.target: d.volume for d in fake.domain(vm.uuid).disks if d.device == "cdrom"}
+
+
+class TestPutIn:
+    def test_it_stays_through_reboots_and_boots_nothing(
+        self, made: Callable[..., VM], iso: Image, fake: FakeHypervisor, owner: User, api: Any
+    ) -> None:
+        vm = made()
+        answer = api(owner).request("PUT", f"/vms/{vm.uuid}/disc", {"image": iso.name})
+        assert answer.status_code == 202
+        run_to_end(Job.objects.get(kind=discs.INSERT))
+        vm.refresh_from_db()
+        assert (vm.iso, vm.iso_target) == (iso, "sda")  # where its seed was
+        assert drives(fake, vm) == {"sda": iso.volume_name}
+        assert domain_spec(vm).disks[0].boot_order == 1
+        discs.after_reboot(vm)
+        assert not Job.objects.filter(kind="vm.eject").exists()
+        run_to_end(discs.eject(vm, actor=owner))
+        vm.refresh_from_db()
+        assert (vm.iso, vm.iso_target) == (None, "")
+        assert drives(fake, vm) == {"sda": None}
+
+    def test_another_in_its_place(
+        self, installing: VM, iso: Image, fake: FakeHypervisor, pool: Pool, owner: User
+    ) -> None:
+        Job.objects.filter(vm=installing).update(state=Job.State.SUCCEEDED)
+        other = Image.objects.create(
+            name="Tools", kind="iso", state="ready", published=True, format="raw"
+        )
+        fake.create_volume(
+            VolumeSpec(pool="default", name=other.volume_name, capacity_bytes=MIB, format="raw")
+        )
+        ImageCopy.objects.create(image=other, pool=pool, state=ImageCopy.State.READY)
+        run_to_end(discs.insert(installing, actor=owner, image=other))
+        installing.refresh_from_db()
+        assert (installing.iso, installing.iso_target) == (other, "sdb")
+        assert drives(fake, installing) == {"sdb": other.volume_name}
+
+    def test_no_drive(
+        self, made: Callable[..., VM], iso: Image, fake: FakeHypervisor, owner: User
+    ) -> None:
+        vm = made()
+        domain = fake._domain(vm.uuid)
+        domain.spec = replace(domain.spec, cdroms=())
+        job = run_to_end(discs.insert(vm, actor=owner, image=iso))
+        assert (job.state, job.error_code) == (Job.State.FAILED, "vm.no_drive")
+        vm.refresh_from_db()
+        assert vm.iso is None
+
+    def test_what_fails_leaves_the_drive_as_it_was(
+        self, made: Callable[..., VM], iso: Image, fake: FakeHypervisor, owner: User
+    ) -> None:
+        vm = made()
+        fake.fail_next("load_cdrom", UnknownVirtError("no"))
+        job = run_to_end(discs.insert(vm, actor=owner, image=iso))
+        assert job.state == Job.State.FAILED
+        assert drives(fake, vm) == {"sda": None}
+
+    def test_a_snapshot_does_not_bring_an_old_disc_back(
+        self, made: Callable[..., VM], iso: Image, fake: FakeHypervisor, owner: User
+    ) -> None:
+        vm = made()
+        run_to_end(discs.insert(vm, actor=owner, image=iso))
+        row, job = snapshots.take(vm, actor=owner, name="with-disc", memory=True)
+        run_to_end(job)
+        run_to_end(discs.eject(vm, actor=owner))
+        run_to_end(snapshots.revert(row, actor=owner))
+        assert drives(fake, vm) == {"sda": None}
+
+    def test_who_may_and_which(
+        self,
+        made: Callable[..., VM],
+        iso: Image,
+        image: Image,
+        owner: User,
+        teammate: User,
+        outsider: User,
+        api: Any,
+        browser: Callable[[User], Client],
+    ) -> None:
+        vm = made()
+        path = f"/vms/{vm.uuid}/disc"
+        assert api(teammate).request("PUT", path, {"image": iso.pk}).status_code == 403
+        assert api(outsider).request("PUT", path, {"image": iso.pk}).status_code == 404
+        assert api(owner).request("PUT", path, {"image": image.pk}).status_code == 422  # no disc
+        Image.objects.filter(pk=iso.pk).update(published=False)
+        assert api(owner).request("PUT", path, {"image": iso.pk}).status_code == 422
+        with pytest.raises(Invalid):
+            discs.insert(vm, actor=owner, image=iso)
+        Image.objects.filter(pk=iso.pk).update(published=True)
+        client = browser(owner)
+        shown = client.get(f"/machines/{vm.uuid}/hardware/?for=disc").content.decode()
+        assert iso.name in shown
+        assert "change-media" in shown
+        answer = client.post(
+            f"/machines/{vm.uuid}/hardware/disc/",
+            {"disc": iso.pk},
+            headers={"HX-Request": "true"},
+        )
+        assert answer.status_code == 204
+        run_to_end(Job.objects.get(kind=discs.INSERT))
+        assert iso.name in client.get(f"/machines/{vm.uuid}/?tab=hardware").content.decode()
+        assert "boots from it" not in client.get(f"/machines/{vm.uuid}/").content.decode()
+
+
+def test_keys_by_the_dialog(
+    made: Callable[..., VM],
+    fake: FakeHypervisor,
+    owner: User,
+    viewer: User,
+    browser: Callable[[User], Client],
+) -> None:
+    vm = made()
+    path = f"/machines/{vm.uuid}/keys/"
+    assert "Ctrl+Alt+Delete" in browser(owner).get(path).content.decode()
+    assert browser(viewer).get(path).status_code == 403
+    htmx = {"HX-Request": "true"}
+    assert browser(owner).post(path, {"keys": "ctrl-alt-f2"}, headers=htmx).status_code == 204
+    run_to_end(Job.objects.get(kind="vm.send_keys"))
+    assert fake.keys_sent == [(vm.uuid, (29, 56, 60))]
+    assert browser(owner).post(path, {"keys": "rm"}, headers=htmx).status_code == 422

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from vms import verbs
 from vms.models import VM
-from vms.provisioning.domain import ISO_TARGET
+from vms.provisioning.domain import ISO_TARGET, is_installing
 
 if TYPE_CHECKING:
     from jobs.models import Job
@@ -39,7 +39,7 @@ def free_target(vm: VM) -> str:
 def bootable(vm: VM) -> list[str]:
     """What it can boot from, as libvirt's names: disks and its drive by target, network cards by
     MAC."""
-    drive = [ISO_TARGET] if vm.iso_id else []
+    drive = [vm.iso_target or ISO_TARGET] if vm.iso_id else []
     return [*drive, *_disks_and_cards(vm)]
 
 
@@ -47,7 +47,10 @@ def boot_order(vm: VM) -> list[str]:
     """What it boots from now, or will from the next start on."""
     known = bootable(vm)
     chosen = [name for name in vm.boot_order if name in known]
-    return chosen or ([ISO_TARGET] if vm.iso_id else []) + [d.target for d in vm.disks.all()][:1]
+    return (
+        chosen
+        or ([ISO_TARGET] if is_installing(vm) else []) + [d.target for d in vm.disks.all()][:1]
+    )
 
 
 def _disks_and_cards(vm: VM) -> list[str]:

@@ -154,6 +154,25 @@ KINDS: tuple[JobKind, ...] = (
         do=power.send_keys,
     ),
     JobKind(
+        kind=discs.INSERT,
+        label=_("Insert a disc"),
+        verb="changing",
+        steps=(
+            StepSpec(
+                key="image", label=_("Copying the image to the host"), do=discs.bring, weight=8
+            ),
+            StepSpec(
+                key="insert",
+                label=_("Putting it into the drive"),
+                do=discs.put_in,
+                undo=discs.take_back,
+            ),
+        ),
+        deadline=deadlines.COPY,
+        on_success=discs.was_put_in,
+        on_failure=power.failed,
+    ),
+    JobKind(
         kind=discs.KIND,
         label=_("Eject the disc"),
         verb="ejecting",

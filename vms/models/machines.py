@@ -155,6 +155,8 @@ class VM(models.Model):
     image = models.ForeignKey(Image, null=True, on_delete=models.PROTECT, related_name="machines")
     # The disc in its drive: what it is installed from, until that is ejected.
     iso = models.ForeignKey(Image, null=True, on_delete=models.PROTECT, related_name="inserted_in")
+    # The drive that it was put into by hand; "": it is being installed from it.
+    iso_target = models.CharField(max_length=8, blank=True)
     flavor = models.ForeignKey(Flavor, null=True, on_delete=models.SET_NULL)
     vcpus = models.PositiveSmallIntegerField()
     memory_mib = models.PositiveIntegerField()

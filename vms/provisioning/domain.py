@@ -26,7 +26,7 @@ def domain_spec(vm: VM) -> DomainSpec:
     from boots before the disk."""
     disks = list(vm.disks.select_related("pool"))
     pool = disks[0].pool.name if disks and disks[0].pool else ""
-    first = 1 if vm.iso is None else 2
+    first = 2 if is_installing(vm) else 1
     return DomainSpec(
         uuid=vm.uuid,
         name=vm.domain_name,
@@ -65,11 +65,22 @@ def domain_spec(vm: VM) -> DomainSpec:
     )
 
 
+def is_installing(vm: VM) -> bool:
+    """From the disc in its drive, which then boots first."""
+    return vm.iso_id is not None and not vm.iso_target
+
+
 def _disc(vm: VM, pool: str) -> tuple[CdromSpec, ...]:
     if vm.iso is None:
         return ()
-    volume = vm.iso.volume_name
-    return (CdromSpec(target=ISO_TARGET, pool=pool, volume=volume, boot_order=1),)
+    return (
+        CdromSpec(
+            target=vm.iso_target or ISO_TARGET,
+            pool=pool,
+            volume=vm.iso.volume_name,
+            boot_order=1 if is_installing(vm) else None,
+        ),
+    )
 
 
 def _seed(vm: VM, pool: str) -> tuple[CdromSpec, ...]:

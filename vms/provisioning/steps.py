@@ -32,6 +32,7 @@ from vms.provisioning.domain import domain_spec
 from vms.provisioning.request import distinct_domain_name
 
 if TYPE_CHECKING:
+    from hosts.models import Pool
     from hosts.virt.protocol import Hypervisor
     from jobs.context import JobContext
 
@@ -64,22 +65,27 @@ def place(ctx: JobContext) -> None:
 
 
 def bring_image(ctx: JobContext) -> None:
-    """Wait until the image is in the pool; whoever needs it first has it copied."""
-    from vms.images import services as image_services
-
+    """Of a machine that is being made."""
     vm = at_host.machine(ctx)
     pool = _disk(vm).pool
     if vm.image is None or pool is None:
         raise RuntimeError("a machine is placed and has an image before its image is brought")
+    bring(ctx, vm.image, pool)
+    if vm.image.source == Image.Source.BACKUP:
+        from vms.backups import steps as backups
+
+        backups.compare(ctx, at_host.hypervisor(vm), vm.image)
+
+
+def bring(ctx: JobContext, image: Image, pool: Pool) -> None:
+    """Wait until the image is in the pool; whoever needs it first has it copied."""
+    from vms.images import services as image_services
+
     now = timezone.now()
     asked = ctx.data.get("image_asked_at")
     asked_at = datetime.fromisoformat(asked) if asked else None
-    copy = image_services.ensure_copy(image=vm.image, pool=pool, actor=ctx.actor, asked_at=asked_at)
+    copy = image_services.ensure_copy(image=image, pool=pool, actor=ctx.actor, asked_at=asked_at)
     if copy.state == ImageCopy.State.READY:
-        if vm.image.source == Image.Source.BACKUP:
-            from vms.backups import steps as backups
-
-            backups.compare(ctx, at_host.hypervisor(vm), vm.image)
         return
     if asked_at is None:
         ctx.save_data(image_asked_at=now.isoformat())
@@ -87,7 +93,7 @@ def bring_image(ctx: JobContext) -> None:
     if copy.state == ImageCopy.State.FAILED:
         if job is not None and job.error_code:
             raise DomainError(job.error_code, **job.error_params)
-        raise DomainError("vm.image_copy_failed", image=vm.image.name, host=pool.host.name)
+        raise DomainError("vm.image_copy_failed", image=image.name, host=pool.host.name)
     ctx.progress(job.progress if job is not None else None)
     raise Park(IMAGE_POLL_S, waiting_for="image", stops_clock=True)
 

@@ -14,7 +14,7 @@ from accounts.models import Resource
 from hosts.virt.errors import AlreadyExists, NoSuchDomain
 from hosts.virt.spec import SnapshotFacts, SnapshotSpec
 from jobs.models import Job
-from vms import at_host, power, state, timeline
+from vms import at_host, discs, power, state, timeline
 from vms.guest import freezing
 from vms.models import VM, Nic, Snapshot
 from vms.provisioning.domain import domain_spec
@@ -94,6 +94,8 @@ def note_reverted(ctx: JobContext) -> None:
     at.set_metadata(vm.uuid, domain_spec(vm))
     at.set_vcpus(vm.uuid, vm.vcpus)  # what had waited for a start when it was taken does not come
     at.set_memory(vm.uuid, vm.memory_mib)
+    if (disk := vm.disks.select_related("pool").first()) and disk.pool is not None:
+        discs.settle(vm, at, disk.pool.name)
     sync(vm, at.snapshots(vm.uuid))
 
 

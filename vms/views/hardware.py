@@ -14,7 +14,7 @@ from accounts.access import SignedInRequest, signed_in
 from accounts.errors import Invalid, NotFound
 from accounts.fragments import done
 from accounts.models import User
-from vms import commands, flattening, presentation, queries
+from vms import commands, discs, flattening, presentation, queries
 from vms.hardware import presentation as views
 from vms.hardware import requests, rules
 from vms.models import VM
@@ -25,6 +25,7 @@ from vms.views.machine import first_of
 DIALOGS = (
     "size",
     "boot",
+    "disc",
     "disk-add",
     "disk-grow",
     "disk-remove",
@@ -54,6 +55,8 @@ def dialog(request: SignedInRequest, uuid: UUID) -> HttpResponse:
         context["disk"] = requests.find_disk(vm, request.GET.get("disk", ""))
     if word == "nic-remove":
         context["nic"] = requests.find_nic(vm, _number(request.GET, "nic") or 0)
+    if word == "disc":
+        context["discs"] = list(discs.choices(request.user))
     if word == "nic-add":
         context["networks"] = network_choices()
     if word == "size":
@@ -70,11 +73,7 @@ def dialog(request: SignedInRequest, uuid: UUID) -> HttpResponse:
             (place, now[place - 1] if place <= len(now) else "")
             for place in range(1, BOOT_PLACES + 1)
         ]
-    context["commands"] = (
-        flattening.show(vm)
-        if word == "disk-flatten"
-        else commands.show_setting(vm, word, **_about(context))
-    )
+    context["commands"] = _commands(vm, word, context)
     response = render(request, "vms/hardware_dialogs.html", context)
     response["Cache-Control"] = "no-store"
     return response
@@ -102,6 +101,8 @@ def _carry_out(vm: VM, word: str, posted: QueryDict, actor: User) -> None:
             chosen = (posted.get(f"boot-{place}", "") for place in range(1, BOOT_PLACES + 1))
             devices = list(dict.fromkeys(device for device in chosen if device))
             requests.set_boot_order(vm, actor=actor, devices=devices)
+        case "disc":
+            discs.insert(vm, actor=actor, image=discs.choice(actor, _number(posted, "disc") or 0))
         case "autostart":
             requests.set_autostart(vm, actor=actor, autostart=posted.get("autostart") == "on")
         case "restart":
@@ -143,11 +144,20 @@ def _number(given: QueryDict, name: str) -> int | None:
 
 def _boot_choices(vm: VM) -> list[tuple[str, str]]:
     """``(name, label)`` of what it can boot from, in the present order."""
-    labels = {ISO_TARGET: f"{ISO_TARGET} ({vm.iso.name})"} if vm.iso else {}
+    drive = vm.iso_target or ISO_TARGET
+    labels = {drive: f"{drive} ({vm.iso.name})"} if vm.iso else {}
     labels |= {disk.target: f"{disk.target} ({disk.size_gib} GiB)" for disk in vm.disks.all()}
     labels |= {nic.mac: f"{nic.network} ({nic.mac})" for nic in vm.nics.all()}
     first = rules.boot_order(vm)
     return [(name, labels[name]) for name in [*first, *(n for n in labels if n not in first)]]
+
+
+def _commands(vm: VM, word: str, context: dict[str, Any]) -> list[str]:
+    if word == "disk-flatten":
+        return flattening.show(vm)
+    if word == "disc":
+        return commands.show_disc(vm, next(iter(context["discs"]), None))
+    return commands.show_setting(vm, word, **_about(context))
 
 
 def _about(context: dict[str, Any]) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from django.http import HttpResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts import messages, policy
 from accounts.access import SignedInRequest, signed_in
@@ -17,7 +18,7 @@ from accounts.fragments import done, render_page
 from accounts.policy import Action
 from jobs import services as job_services
 from jobs.models import Job
-from vms import commands, discs, leases, lifecycle, presentation, queries, services, timeline
+from vms import commands, discs, keys, leases, lifecycle, presentation, queries, services, timeline
 from vms.consoles import page as console_page
 from vms.forms import EditForm
 from vms.guest import presentation as guest
@@ -162,6 +163,30 @@ def eject(request: SignedInRequest, uuid: UUID) -> HttpResponse:
     vm = queries.one(request.user, uuid)
     discs.eject(vm, actor=request.user)
     return done(request, _("The disc is being ejected."), tone="work", changed=f"vm:{vm.uuid} job")
+
+
+@signed_in
+@require_http_methods(["GET", "HEAD", "POST"])
+def send_keys(request: SignedInRequest, uuid: UUID) -> HttpResponse:
+    """The usual combinations, for whom the console's menu is not at hand."""
+    vm = queries.one(request.user, uuid)
+    policy.require(request.user, Action.CONSOLE_CONTROL, vm)
+    if request.method != "POST":
+        first = next(iter(keys.PRESETS.values()))
+        context = {
+            "vm": vm,
+            "presets": [(name, key_words(names)) for name, names in keys.PRESETS.items()],
+            "commands": commands.show_keys(vm, first),
+        }
+        return render_page(request, "vms/keys.html", context)
+    names = keys.PRESETS.get(request.POST.get("keys", ""), ())
+    lifecycle.send_keys(vm, names, actor=request.user)
+    return done(request, _("The keys are being pressed."), tone="work", changed=f"vm:{vm.uuid} job")
+
+
+def key_words(names: Sequence[str]) -> str:
+    """``Ctrl+Alt+F2``."""
+    return "+".join(name.capitalize() for name in names)
 
 
 @signed_in

@@ -72,7 +72,6 @@ class FakeDomains(FakeConsoles, FakeVolumes):
             domain = self._domains.setdefault(spec.uuid, FakeDomain(spec))
             domain.spec = spec
             domain.persistent = True
-            domain.ejected.clear()
         self._lifecycle(domain, "defined")
 
     @counted
@@ -194,8 +193,7 @@ class FakeDomains(FakeConsoles, FakeVolumes):
         with self._lock:
             domain = self._domain(uuid)
             loaded = any(cdrom.target == target and cdrom.volume for cdrom in domain.spec.cdroms)
-            if loaded and target not in domain.ejected:
-                domain.ejected.add(target)
+            if loaded:
                 domain.spec = dataclasses.replace(
                     domain.spec,
                     cdroms=tuple(_emptied(cdrom, target) for cdrom in domain.spec.cdroms),

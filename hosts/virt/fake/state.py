@@ -55,7 +55,6 @@ class FakeDomain:
     persistent: bool = True
     id: int | None = None
     boots: int = 0
-    ejected: set[str] = field(default_factory=set)
     snapshots: dict[str, FakeSnapshot] = field(default_factory=dict)
     current_snapshot: str = ""
     saved: bool = False
