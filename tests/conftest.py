@@ -29,10 +29,31 @@ from vms.models import VM, Disk, Flavor, Image, Nic
 
 PASSWORD = "correct horse battery"
 GIB = 1024**3
+DATABASE_FIXTURES = {"db", "transactional_db", "live_server"}
 
 # How fast a machine makes up inputs says nothing of the product.
 settings.register_profile("kvmweb", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("kvmweb")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--database-only", action="store_true", help="only tests that reach the database"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On a second database the tests that reach none would only say again what they said."""
+    if not config.getoption("--database-only"):
+        return
+    reach: list[pytest.Item] = []
+    rest: list[pytest.Item] = []
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        reaches = item.get_closest_marker("django_db") or not DATABASE_FIXTURES.isdisjoint(fixtures)
+        (reach if reaches else rest).append(item)
+    config.hook.pytest_deselected(items=rest)
+    items[:] = reach
 
 
 @pytest.fixture(autouse=True)

@@ -134,9 +134,8 @@ def run_stage(stage: str, words: list[str]) -> bool:
     if stage == "postgres":
         with postgres() as url:
             env = {"KVMWEB_DATABASE_URL": url}
-            return pytest(
-                "Unit tests, PostgreSQL", "-m", NOT_UNIT, *(words or ["-n", "2"]), env=env
-            )
+            only = ("-m", NOT_UNIT, "--database-only")
+            return pytest("Unit tests, PostgreSQL", *only, *(words or ["-n", "2"]), env=env)
     # Playwright's loop stays in its process: what drives Chromium gets processes of its own.
     if stage == "pages":
         return pytest("Pages in Chromium", "-m", "browser", "tests/front", *AGAIN, *words)
