@@ -430,6 +430,8 @@ def machine_out(view: presentation.MachineView) -> dict[str, Any]:
         "binned_at": vm.binned_at,
         "bin_until": vm.bin_until,
         "ends_at": vm.ends_at,
+        "last_active_at": vm.last_active_at,
+        "idle_told_at": vm.idle_told_at,
         "latest_end_at": view.lease.latest if view.lease else None,
         "extends_to": view.lease.extends_to if view.lease else None,
         "batch": vm.batch.uuid if vm.batch else None,

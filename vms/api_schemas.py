@@ -146,6 +146,8 @@ class VMOut(Schema):
     binned_at: datetime | None  # in the recycle bin since then
     bin_until: datetime | None
     ends_at: datetime | None = Field(description="stopped then; null: without end")
+    last_active_at: datetime | None = Field(description="by its CPU and network")
+    idle_told_at: datetime | None = Field(description="its people were told that nobody uses it")
     latest_end_at: datetime | None = Field(
         description="to where it can be extended without a request; null: for ever"
     )

@@ -174,6 +174,18 @@ class SiteLeaseForm(forms.Form):
     )
 
 
+class IdleForm(forms.Form):
+    idle_days = forms.IntegerField(
+        label=_("Days without use until its people are told"),
+        min_value=0,
+        max_value=365,
+        help_text=_("0: never. Use is CPU time or network traffic over ten minutes, or a console."),
+    )
+    idle_stop_days = forms.IntegerField(
+        label=_("Days after that until it is stopped"), min_value=1, max_value=90
+    )
+
+
 class LeaseRuleForm(forms.Form):
     about = forms.ChoiceField(label=_("For"))
     default_days = _days(_("A new machine lasts (days)"), _DAYS_HINT)

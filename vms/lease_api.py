@@ -15,7 +15,7 @@ from accounts.apiauth import admin_auth, idempotent, let_in, user_auth
 from accounts.errors import NotFound
 from accounts.models import QuotaRequest, Team
 from accounts.schemas import RequestOut
-from vms import lease_rules, leases, presentation, queries
+from vms import idle, lease_rules, leases, presentation, queries
 from vms.api import machine_out
 from vms.api_schemas import VMOut
 from vms.models import Flavor, LeaseRule, MachineRules
@@ -55,6 +55,11 @@ class SiteRulesIn(RuleIn):
     )
 
 
+class IdleRule(_In):
+    idle_days: Days = Field(description="without use, until its people are told; 0: never")
+    idle_stop_days: Days = Field(description="after they were told, until it is stopped")
+
+
 class RuleOut(Schema):
     default_days: int | None
     max_days: int | None
@@ -91,6 +96,26 @@ def ask_for_time(request: HttpRequest, uuid: str, wanted: AskIn) -> Status[Quota
     vm = queries.one(user, uuid)
     made = leases.ask_longer(vm, actor=user, until=wanted.until, reason=wanted.reason)
     return Status(201, requests.find(user, made.pk))
+
+
+@router.post("/vms/{uuid}/keep", response=VMOut, summary="It is in use", by_alias=True)
+def keep(request: HttpRequest, uuid: str) -> dict[str, Any]:
+    """Of a machine that would be stopped because nobody uses it: the days begin anew."""
+    user = let_in(request).user
+    idle.keep(queries.one(user, uuid), actor=user)
+    return machine_out(presentation.machine(queries.one(user, uuid), user))
+
+
+@router.get("/leases/idle", response=IdleRule, auth=admin_auth)
+def get_idle(request: HttpRequest) -> dict[str, int]:  # noqa: ARG001
+    return _idle()
+
+
+@router.put("/leases/idle", response=IdleRule, auth=admin_auth)
+def set_idle(request: HttpRequest, wanted: IdleRule) -> dict[str, int]:
+    """When machines that nobody uses are told of, and stopped."""
+    idle.set_rule(actor=let_in(request).user, **wanted.model_dump())
+    return _idle()
 
 
 @router.get("/leases/terms", response=TermsOut, summary="How long a new machine may last")
@@ -173,3 +198,8 @@ def _rules() -> dict[str, Any]:
 
 def _days(rule: LeaseRule) -> dict[str, int | None]:
     return {"default_days": rule.default_days, "max_days": rule.max_days}
+
+
+def _idle() -> dict[str, int]:
+    rules = MachineRules.current()
+    return {"idle_days": rules.idle_days, "idle_stop_days": rules.idle_stop_days}

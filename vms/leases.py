@@ -144,7 +144,7 @@ def warn_of_ends() -> None:
                     Q(lease_warned_days=None) | Q(lease_warned_days__gt=days)
                 )
                 if unwarned.filter(pk=vm.pk, ends_at=vm.ends_at).update(lease_warned_days=days):
-                    _tell(vm, "lease.ends", ends_at=vm.ends_at)
+                    tell(vm, "lease.ends", ends_at=vm.ends_at)
 
 
 def stop_what_is_over() -> None:
@@ -183,6 +183,17 @@ def goes_to_bin_at(vm: VM, bin_days: int) -> datetime | None:
 
 def is_over(vm: VM) -> bool:
     return vm.ends_at is not None and vm.ends_at <= timezone.now()
+
+
+def tell(vm: VM, code: str, **params: object) -> None:
+    """Its owner; where that person is gone, those who manage its team."""
+    people = [vm.owner]
+    if not vm.owner.is_active:
+        managers = Membership.objects.filter(team=vm.team_id, role=Membership.Role.MANAGER)
+        people = [one.user for one in managers.select_related("user")]
+    for person in people:
+        url = reverse("vm_detail", args=[vm.uuid])
+        notify(person, code, url=url, machine=vm.name, **params)
 
 
 def register() -> None:
@@ -270,7 +281,7 @@ def _stop(vm: VM) -> None:
         audit.record(None, STOP, row, before={"state": row.observed}, job=job, team_id=row.team_id)
         if first:
             timeline.record(row, "lease.over", job=job)
-            _tell(
+            tell(
                 row, "lease.over", bin_at=goes_to_bin_at(row, MachineRules.current().lease_bin_days)
             )
         state.announce(row)
@@ -295,16 +306,5 @@ def _put_in_bin(vm: VM) -> None:
             None, "vm.bin", row, before={"state": row.observed}, job=job, team_id=row.team_id
         )
         timeline.record(row, "asked", job=job, task=job.kind)
-        _tell(row, "lease.binned", days=MachineRules.current().bin_days)
+        tell(row, "lease.binned", days=MachineRules.current().bin_days)
         state.announce(row)
-
-
-def _tell(vm: VM, code: str, **params: object) -> None:
-    """Its owner; where that person is gone, those who manage its team."""
-    people = [vm.owner]
-    if not vm.owner.is_active:
-        managers = Membership.objects.filter(team=vm.team_id, role=Membership.Role.MANAGER)
-        people = [one.user for one in managers.select_related("user")]
-    for person in people:
-        url = reverse("vm_detail", args=[vm.uuid])
-        notify(person, code, url=url, machine=vm.name, **params)

@@ -86,6 +86,18 @@ messages.register(
             "The time of the machine %(machine)s is over: it is stopped. Extend it before it goes "
             "into the recycle bin: %(bin_at)s."
         ),
+        "lease.idle_days": _("Type a number of days from 0 to %(idle_max)s."),
+        "lease.idle_stop_days": _("Type a number of days from 1 to %(stop_max)s."),
+        "timeline.lease.idle": _("Nobody has used it for %(days)s days"),
+        "timeline.lease.kept": _("Kept running"),
+        "notice.lease.idle": _(
+            "Nobody has used the machine %(machine)s for %(days)s days. It is stopped on "
+            "%(stop_at)s unless you keep it or use it."
+        ),
+        "notice.lease.idle_stopped": _(
+            "The machine %(machine)s is stopped, for nobody uses it. Its disks stay: start it when "
+            "you need it."
+        ),
         "notice.lease.binned": _(
             "The machine %(machine)s was put into the recycle bin, for its time is over. It can be "
             "restored there for %(days)s days."

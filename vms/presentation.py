@@ -215,6 +215,7 @@ _WORKING = {
     "restoring": gettext_lazy("Restoring"),
     "templating": gettext_lazy("Being made a template"),
     "ejecting": gettext_lazy("Ejecting the disc"),
+    "idle_stop": gettext_lazy("Being stopped: nobody uses it"),
     "ending": gettext_lazy("Being stopped: its time is over"),
     "binning": gettext_lazy("Moving to the recycle bin"),
     "taking_back": gettext_lazy("Restoring"),

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from hosts.virt.spec import DomainState
 from jobs.registry import Park
-from vms import at_host, power
+from vms import at_host, idle, leases, power
 from vms.deletion import patiently
 from vms.provisioning.steps import switch_off
 
@@ -53,4 +53,6 @@ def switch_it_off(ctx: JobContext) -> None:
 
 def _is_due(ctx: JobContext) -> bool:
     vm = at_host.machine(ctx)
-    return vm.ends_at is not None and vm.ends_at <= timezone.now()
+    if ctx.job.kind == idle.STOP:
+        return vm.idle_told_at is not None
+    return leases.is_over(vm)

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from celery import shared_task
 
-from vms import leases, recount, screenshots
+from vms import idle, leases, recount, screenshots
 from vms.consoles import recordings
 from vms.guest import reading
 
@@ -32,5 +32,7 @@ def tidy_recordings() -> None:
 
 @shared_task(name="vms.lease_rounds", ignore_result=True)
 def lease_rounds() -> None:
-    """Warnings before machines end, their stop, and the recycle bin after it; each minute."""
+    """Warnings before machines end, their stop, and the recycle bin after it; machines that nobody
+    uses; each minute."""
     leases.rounds()
+    idle.rounds()

@@ -37,6 +37,8 @@ _ICONS = {
     "template.made": "layers",
     "lease.set": "hourglass",
     "lease.over": "hourglass",
+    "lease.idle": "moon",
+    "lease.kept": "circle-play",
     "binned": "trash-2",
     "taken_back": "rotate-ccw",
     "console.opened": "monitor",

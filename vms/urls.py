@@ -96,6 +96,7 @@ urlpatterns = [
     path("machines/<uuid:uuid>/time/", leases.dialog, name="vm_time"),
     path("machines/<uuid:uuid>/time/<slug:word>/", leases.act, name="vm_time_act"),
     path("admin/leases/", leases.rules, name="lease_rules"),
+    path("admin/leases/idle/", leases.idle_rule, name="lease_idle"),
     path("admin/leases/override/", leases.override, name="lease_override"),
     path("machines/<uuid:uuid>/clone/", clone.show, name="vm_clone"),
     path("machines/<uuid:uuid>/guest/", guest.dialog, name="vm_guest_dialog"),

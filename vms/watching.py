@@ -17,7 +17,7 @@ from hosts import watch
 from hosts.virt.errors import NoSuchDomain
 from jobs import live
 from jobs import services as job_services
-from vms import adoption, discs, state
+from vms import adoption, discs, idle, state
 from vms.firstboot import CHANNEL, Reports
 from vms.guest import reading
 from vms.models import VM, Nic
@@ -109,6 +109,7 @@ class MachineListener:
         """One UPDATE for all of them, and no nudge: pages ask for figures while they are seen."""
         by_uuid = {sample.uuid: sample for sample in samples}
         now = timezone.now()
+        idle.note_activity(host, samples)
         rows = [
             VM(
                 pk=pk,

@@ -130,10 +130,17 @@ def stats(
         vcpus=int(values.get("vcpu.current", values.get("vcpu.maximum", 0))),
         memory_mib=memory_kib // KIB_PER_MIB,
         cpu_time_ns=int(values["cpu.time"]) if on and "cpu.time" in values else None,
+        sent_bytes=_sent_bytes(values) if on else None,
         memory_used_mib=_used_mib(values) if on else None,
         autostart=autostart,
         saved=saved and not on,
     )
+
+
+def _sent_bytes(values: Mapping[str, Any]) -> int:
+    """By the guest, on all its cards: what it gets is mostly others' broadcasts."""
+    cards = range(int(values.get("net.count", 0)))
+    return sum(int(values.get(f"net.{number}.tx.bytes", 0)) for number in cards)
 
 
 def _used_mib(values: Mapping[str, Any]) -> int | None:

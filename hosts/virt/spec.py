@@ -174,6 +174,7 @@ class DomainFacts:
     vcpus: int
     memory_mib: int
     cpu_time_ns: int | None = None
+    sent_bytes: int | None = None  # by the guest on all its cards, since it started
     memory_used_mib: int | None = None
     autostart: bool = False
     metadata: DomainMetadata | None = None

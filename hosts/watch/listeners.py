@@ -19,10 +19,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Activity:
+    """What a domain did on average over a while: a moment says little of whether it is used."""
+
+    cpu_percent: float  # of all its vCPUs
+    sent_bytes_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class DomainSample:
     uuid: UUID
     cpu_percent: float | None  # of all its vCPUs, 0 to 100; None until there are two readings
     memory_used_mib: int | None
+    # Over the last ACTIVITY_WINDOW_S, once at its end; None in between.
+    activity: Activity | None = None
 
 
 class Listener(Protocol):

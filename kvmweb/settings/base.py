@@ -307,6 +307,9 @@ IMAGE_ALLOWED_HOSTS = env.list("KVMWEB_IMAGE_ALLOWED_HOSTS", default=[])
 SITE_MARK = env.str(
     "KVMWEB_SITE_MARK", default=hashlib.sha256(SECRET_KEY.encode()).hexdigest()[:12]
 )
+# A machine does less than this on average over ten minutes: nobody uses it.
+IDLE_CPU_PERCENT = env.float("KVMWEB_IDLE_CPU_PERCENT", default=5.0)  # of all its vCPUs
+IDLE_SENT_BYTES_S = env.float("KVMWEB_IDLE_SENT_BYTES_S", default=512.0)
 CONSOLE_CARRIER = env.str("KVMWEB_CONSOLE_CARRIER", default="asgi")  # asgi | websockify
 CONSOLE_TICKET_TTL_S = 30
 # Who sees a console's recording being made is told so. "owner": when the owner, a manager of the

@@ -1,4 +1,4 @@
-"""Deleting a machine, the recycle bin, and the end of a machine's time."""
+"""Deleting a machine, the recycle bin, and what stops a machine by a rule."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from django.utils.translation import gettext_lazy as _
 
 from jobs.registry import JobKind, StepSpec
-from vms import binning, deletion, leases, power, rule_stops
+from vms import binning, deletion, idle, leases, power, rule_stops
 
 if TYPE_CHECKING:
-    pass
+    from django.utils.functional import _StrPromise
 
 # A host may be away for days; its machines are deleted when it is back.
 DELETE_DEADLINE = timedelta(days=14)
@@ -60,20 +60,26 @@ TAKE_BACK = JobKind(
     on_failure=binning.not_taken_out,
 )
 
-END_LEASE = JobKind(
-    kind=leases.STOP,
-    label=_("Stop: its time is over"),
-    verb="ending",
-    steps=(
-        StepSpec(key="ask", label=_("Pressing the power button"), do=rule_stops.ask),
-        StepSpec(
-            key="wait", label=_("Waiting for the guest to stop"), do=rule_stops.wait, weight=4
-        ),
-        StepSpec(key="off", label=_("Switching off"), do=rule_stops.switch_it_off),
-    ),
-    deadline=DELETE_DEADLINE,
-    on_success=power.succeeded,
-    on_failure=power.failed,
-)
 
-KINDS = (DELETE, BIN, TAKE_BACK, END_LEASE)
+def _stop(kind: str, *, verb: str, label: _StrPromise) -> JobKind:
+    return JobKind(
+        kind=kind,
+        label=label,
+        verb=verb,
+        steps=(
+            StepSpec(key="ask", label=_("Pressing the power button"), do=rule_stops.ask),
+            StepSpec(
+                key="wait", label=_("Waiting for the guest to stop"), do=rule_stops.wait, weight=4
+            ),
+            StepSpec(key="off", label=_("Switching off"), do=rule_stops.switch_it_off),
+        ),
+        deadline=DELETE_DEADLINE,
+        on_success=power.succeeded,
+        on_failure=power.failed,
+    )
+
+
+END_LEASE = _stop(leases.STOP, verb="ending", label=_("Stop: its time is over"))
+STOP_IDLE = _stop(idle.STOP, verb="idle_stop", label=_("Stop: nobody uses it"))
+
+KINDS = (DELETE, BIN, TAKE_BACK, END_LEASE, STOP_IDLE)

@@ -25,6 +25,9 @@ class MachineRules(models.Model):
     bin_days = models.PositiveSmallIntegerField(default=7)  # how long the recycle bin keeps
     # So long after its end a machine goes into the recycle bin.
     lease_bin_days = models.PositiveSmallIntegerField(default=14)
+    # Without use for so long its people are told; 0: nobody looks.
+    idle_days = models.PositiveSmallIntegerField(default=0)
+    idle_stop_days = models.PositiveSmallIntegerField(default=2)  # and then it is stopped
 
     @classmethod
     def current(cls) -> MachineRules:
@@ -207,6 +210,9 @@ class VM(models.Model):
     ends_at = models.DateTimeField(null=True, db_index=True)  # None: without end
     lease_warned_days = models.PositiveSmallIntegerField(null=True)  # the last warning sent
     lease_over_at = models.DateTimeField(null=True)  # its end was carried out then
+    # By CPU and network, as far as the watcher saw; console sessions count beside it.
+    last_active_at = models.DateTimeField(null=True)
+    idle_told_at = models.DateTimeField(null=True)  # its people were told that nobody uses it
     # In the recycle bin since then, and until then; still defined on its host, and off.
     binned_at = models.DateTimeField(null=True, db_index=True)
     bin_until = models.DateTimeField(null=True)

@@ -19,8 +19,8 @@ from accounts.errors import DomainError, Invalid, NotFound
 from accounts.forms import add_error
 from accounts.fragments import done, render_page
 from accounts.policy import Action
-from vms import lease_rules, leases, presentation, queries
-from vms.forms import LeaseRuleForm, SiteLeaseForm, end_of_day
+from vms import idle, lease_rules, leases, presentation, queries
+from vms.forms import IdleForm, LeaseRuleForm, SiteLeaseForm, end_of_day
 from vms.lease_rules import Rulebook
 from vms.models import LeaseRule, MachineRules
 from vms.views.machine import first_of
@@ -63,6 +63,9 @@ def act(request: SignedInRequest, uuid: UUID, word: str) -> HttpResponse:
                 row = leases.set_end(vm, actor=request.user, ends_at=_day(request, latest))
             case "forever":
                 row = leases.set_end(vm, actor=request.user, ends_at=None)
+            case "keep":
+                idle.keep(vm, actor=request.user)
+                return done(request, _("Kept."), changed=f"vm:{vm.uuid} vm")
             case "ask":
                 asked = leases.ask_longer(
                     vm,
@@ -101,6 +104,21 @@ def rules(request: SignedInRequest) -> HttpResponse:
 
 @admin_only
 @require_POST
+def idle_rule(request: SignedInRequest) -> HttpResponse:
+    """When machines that nobody uses are told of, and stopped."""
+    form = IdleForm(request.POST)
+    if form.is_valid():
+        try:
+            idle.set_rule(actor=request.user, **form.cleaned_data)
+        except DomainError as error:
+            add_error(form, error)
+        else:
+            return done(request, _("The rules were saved."), goal=reverse("lease_rules"))
+    return _rules_page(request, idle_form=form)
+
+
+@admin_only
+@require_POST
 def override(request: SignedInRequest) -> HttpResponse:
     """Of one team or size; the button "clear" takes it away."""
     form = LeaseRuleForm(request.POST)
@@ -130,6 +148,7 @@ def _rules_page(
     *,
     site_form: SiteLeaseForm | None = None,
     form: LeaseRuleForm | None = None,
+    idle_form: IdleForm | None = None,
 ) -> HttpResponse:
     book = Rulebook.read()
     own = LeaseRule.objects.exclude(team=None, flavor=None).select_related("team", "flavor")
@@ -137,10 +156,12 @@ def _rules_page(
     context = {
         "site_form": site_form,
         "form": form or LeaseRuleForm(),
+        "idle_form": idle_form or IdleForm(initial=_idle()),
         "rows": own.order_by("team__name", "flavor__position", "flavor__name"),
         "site": book.site,
     }
-    status = _WRONG_INPUT if site_form.errors or (form and form.errors) else 200
+    wrong = any(one.errors for one in (site_form, form, idle_form) if one)
+    status = _WRONG_INPUT if wrong else 200
     return render_page(request, "vms/lease_rules.html", context, status=status)
 
 
@@ -151,6 +172,11 @@ def _site() -> dict[str, int | None]:
         "max_days": site.max_days,
         "bin_days": MachineRules.current().lease_bin_days,
     }
+
+
+def _idle() -> dict[str, int]:
+    rules = MachineRules.current()
+    return {"idle_days": rules.idle_days, "idle_stop_days": rules.idle_stop_days}
 
 
 def _moment(request: SignedInRequest) -> datetime | None:

@@ -18,7 +18,18 @@ from accounts.fragments import done, render_page
 from accounts.policy import Action
 from jobs import services as job_services
 from jobs.models import Job
-from vms import commands, discs, keys, leases, lifecycle, presentation, queries, services, timeline
+from vms import (
+    commands,
+    discs,
+    idle,
+    keys,
+    leases,
+    lifecycle,
+    presentation,
+    queries,
+    services,
+    timeline,
+)
 from vms.consoles import page as console_page
 from vms.forms import EditForm
 from vms.guest import presentation as guest
@@ -70,6 +81,7 @@ def show(request: SignedInRequest, uuid: UUID) -> HttpResponse:
         "secret": secrets.read(request, vm),
         "edit_form": EditForm.of(vm),
         "bin_days": MachineRules.current().bin_days if asked else 0,
+        "idle_stops_at": idle.stops_at(vm, MachineRules.current()) if vm.idle_told_at else None,
         "bin_at": leases.goes_to_bin_at(vm, MachineRules.current().lease_bin_days)
         if vm.lease_over_at
         else None,

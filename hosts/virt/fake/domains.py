@@ -320,6 +320,7 @@ def _facts(domain: FakeDomain) -> DomainFacts:
         vcpus=spec.vcpus,
         memory_mib=spec.memory_mib,
         cpu_time_ns=1_000_000_000 if domain.on else None,
+        sent_bytes=0 if domain.on else None,
         memory_used_mib=spec.memory_mib // 2 if domain.on else None,
         autostart=spec.autostart,
         metadata=spec.metadata,
