@@ -64,6 +64,12 @@ class Bare:
         self._sh(CLEAN.format(**values))
         return float(end) - float(begin)
 
+    def timed(self, script: str) -> float:
+        """Seconds that these lines take inside the host."""
+        lines = f"set -eu\nbegin=$(date +%s.%N)\n{script}\nend=$(date +%s.%N)\necho $begin $end"
+        begin, end = self._sh(lines).split()[-2:]
+        return float(end) - float(begin)
+
     def dump(self, domain: str) -> str:
         return self._lab("virsh", self.host, "dumpxml", "--inactive", domain)
 

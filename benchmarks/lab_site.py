@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.stack import Stack, StackImage
 HOST = "a"
 POLL_S = 0.005
 PATIENCE_S = 300.0
+UNFINISHED = {"queued", "running", "compensating"}
 SIZE: dict[str, Any] = {"vcpus": 1, "memory_mib": 64, "disk_gib": 1}
 
 
@@ -35,26 +37,58 @@ class Site:
         self.template_xml = bare.dump(first["vm"]["name"])
         self._remove([first["vm"]["uuid"]])
 
-    def script(self, count: int) -> float:
+    def script(self, count: int, *, image: str = "") -> float:
         return self.bare.run(
             template_xml=self.template_xml,
-            image=self.image,
+            image=image or self.image,
             disk_gib=SIZE["disk_gib"],
             count=count,
         )
 
-    def make(self, count: int) -> float:
+    def make(self, count: int, **changes: Any) -> float:
         """Seconds from the first POST until the last of them runs. They are removed again."""
         begin = time.monotonic()
-        uuids = [self._ask()["vm"]["uuid"] for _ in range(count)]
+        uuids = [self._ask(**changes)["vm"]["uuid"] for _ in range(count)]
         self._wait_running(uuids)
         took = time.monotonic() - begin
         self._remove(uuids)
         return took
 
-    def _ask(self) -> dict[str, Any]:
+    def machine(self, **changes: Any) -> dict[str, Any]:
+        """One that stays: its facts, once its making is over or it runs."""
+        answer = self._ask(**changes)
+        if changes.get("start", True):
+            self._wait_running([answer["vm"]["uuid"]])
+            self._settle([answer["vm"]["uuid"]])
+        else:
+            self.timed_job(lambda: answer)
+        found: dict[str, Any] = self.stack.api("GET", f"/vms/{answer['vm']['uuid']}")
+        return found
+
+    def timed_job(self, ask: Callable[[], dict[str, Any]]) -> float:
+        """Seconds from the request until the job that it gives has succeeded."""
+        begin = time.monotonic()
+        answer = ask()
+        while (state := self.stack.states([answer["job"]["id"]])) & UNFINISHED:
+            if time.monotonic() - begin > PATIENCE_S:
+                raise RuntimeError(f"the job does not end\n{self.stack.tail()}")
+            time.sleep(POLL_S)
+        took = time.monotonic() - begin
+        if state != {"succeeded"}:
+            raise RuntimeError(f"the job failed: {self.stack.job(answer['job']['id'])}")
+        return took
+
+    def domain_of(self, uuid: str) -> str:
+        sql = "SELECT domain_name FROM vms_vm WHERE uuid = ?"
+        name: str = self.stack.rows(sql, uuid.replace("-", ""))[0][0]
+        return name
+
+    def remove(self, uuid: str) -> None:
+        self._remove([uuid])
+
+    def _ask(self, **changes: Any) -> dict[str, Any]:
         self._made += 1
-        return self.stack.create(name=f"bench-{self._made}", **SIZE)
+        return self.stack.create(name=f"bench-{self._made}", **(SIZE | changes))
 
     def _wait_running(self, uuids: list[str]) -> None:
         keys = [uuid.replace("-", "") for uuid in uuids]
@@ -69,7 +103,11 @@ class Site:
             time.sleep(POLL_S)
 
     def _remove(self, uuids: list[str]) -> None:
-        # A domain runs a moment before its job has written that it booted.
+        self._settle(uuids)
+        self.stack.wait_final(*[self.stack.delete(uuid) for uuid in uuids], timeout_s=PATIENCE_S)
+
+    def _settle(self, uuids: list[str]) -> None:
+        """A domain runs a moment before its job has written that it booted."""
         keys = [uuid.replace("-", "") for uuid in uuids]
         marks = ",".join("?" * len(keys))
         busy = (
@@ -79,12 +117,30 @@ class Site:
         end = time.monotonic() + PATIENCE_S
         while self.stack.rows(busy, *keys)[0][0] and time.monotonic() < end:
             time.sleep(POLL_S)
-        self.stack.wait_final(*[self.stack.delete(uuid) for uuid in uuids], timeout_s=PATIENCE_S)
 
     def _image_volume(self) -> str:
         (key,) = self.stack.rows("SELECT uuid FROM vms_image")[0]
         dashed = "-".join((key[:8], key[8:12], key[12:16], key[16:20], key[20:]))
         return f"kvmweb-image-{dashed}.qcow2"
+
+
+def against(
+    benchmark: str, site: list[float], plain: list[float], *, factor: float, **more: Any
+) -> str:
+    """JSON: the medians of both, in one run, and whether the goal is met."""
+    site_s, plain_s = statistics.median(site), statistics.median(plain)
+    return json.dumps(
+        {
+            "benchmark": benchmark,
+            **more,
+            "site_s": [round(value, 3) for value in site],
+            "plain_s": [round(value, 3) for value in plain],
+            "ratio": round(site_s / plain_s, 2),
+            "goal": f"at most {factor} x",
+            "met": site_s <= plain_s * factor,
+        },
+        indent=1,
+    )
 
 
 @contextmanager

@@ -21,7 +21,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 # In this order; those that need the lab share one.
 WITHOUT_LAB = ("list_page", "queue_latency", "quota", "console", "console_viewers")
-WITH_LAB = ("create", "batch", "watch_latency", "page_latency")
+WITH_LAB = (
+    "create",
+    "batch",
+    "template",
+    "clone",
+    "snapshot",
+    "watch_latency",
+    "page_latency",
+)
 OF_A_RUNNING_SITE = ("memory",)  # ./scripts/up --detach before
 
 

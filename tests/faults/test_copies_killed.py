@@ -1,0 +1,194 @@
+"""Workers are killed at step boundaries of clones, snapshots, backups, restores, templates and
+disks that are made independent; the pool fills, a disk's file and a domain go while they work.
+
+Each run takes boundaries at random; KVMWEB_DRILL_ALL=1 takes all of them, KVMWEB_DRILL_SEED the
+ones that a message names.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Any
+
+import pytest
+
+from tests.faults.conftest import HOST, POOL_FOLDER, Drill
+from tests.faults.test_killed_at_every_boundary import boundaries
+
+pytestmark = [pytest.mark.lab, pytest.mark.broker, pytest.mark.timeout(1800)]
+
+ALL = bool(os.environ.get("KVMWEB_DRILL_ALL"))
+SEED = os.environ.get("KVMWEB_DRILL_SEED") or str(random.randrange(10**6))
+PER_KIND = 2
+FILLER = f"{POOL_FOLDER}/filler"
+# Steps that a machine without a snapshot to go to, and that is not started, does not come to.
+NOT_REACHED = {
+    "vm.clone": ("rewind", "back", "boot", "address", "firstboot", "finish"),
+    "vm.snapshot_revert": ("start",),
+}
+
+
+def some(kind: str, *which: str) -> list[str]:
+    """Boundaries of it, to be killed at."""
+    points = [
+        point
+        for point in boundaries(kind, *(which or ("before-do", "after-do")))
+        if point.split("/")[1].split(":")[0] not in NOT_REACHED.get(kind, ())
+    ]
+    return points if ALL else random.Random(f"{SEED} {kind}").sample(points, PER_KIND)
+
+
+def ask(drill: Drill, machine: dict[str, Any], path: str, body: Any = None) -> dict[str, Any]:
+    answer: dict[str, Any] = drill.stack.api("POST", f"/vms/{machine['uuid']}/{path}", body)
+    return answer
+
+
+def killed(drill: Drill, points: list[str], *answers: dict[str, Any]) -> list[dict[str, Any]]:
+    jobs = drill.settle(*answers, faults=len(points))
+    assert drill.disarm() == set(points), f"seed {SEED}"
+    assert {job["state"] for job in jobs} == {"succeeded"}, (SEED, jobs)
+    return jobs
+
+
+def machines(drill: Drill, count: int, **changes: Any) -> list[dict[str, Any]]:
+    answers = [drill.create(**changes) for _ in range(count)]
+    assert {job["state"] for job in drill.settle(*answers)} == {"succeeded"}
+    return [answer["vm"] for answer in answers]
+
+
+def disk_of(drill: Drill, machine: dict[str, Any]) -> str:
+    sql = "SELECT d.volume FROM vms_disk d JOIN vms_vm v ON v.id = d.vm_id WHERE v.uuid = ?"
+    (volume,) = drill.stack.rows(sql, machine["uuid"].replace("-", ""))[0]
+    return f"{POOL_FOLDER}/{volume}"
+
+
+def assert_same(drill: Drill, one: str, other: str) -> None:
+    drill.lab.exec(HOST, "qemu-img", "compare", "-U", "-f", "qcow2", "-F", "qcow2", one, other)
+
+
+def kept_files(drill: Drill) -> set[str]:
+    """Backups and template versions on the host; all copies of images look alike there."""
+    names = drill.lab.exec(HOST, "ls", POOL_FOLDER).stdout.split()
+    return {name for name in names if name.startswith("kvmweb-image-")}
+
+
+def assert_nothing_is_left_over(drill: Drill) -> None:
+    rows = drill.stack.rows(
+        "SELECT i.uuid, i.format FROM vms_imagecopy c JOIN vms_image i ON i.id = c.image_id"
+    )
+    expected = {
+        f"kvmweb-image-{'-'.join((u[:8], u[8:12], u[12:16], u[16:20], u[20:]))}.{form or 'qcow2'}"
+        for u, form in rows
+    }
+    assert kept_files(drill) == expected
+    states = drill.stack.rows("SELECT DISTINCT state FROM vms_imagecopy")
+    assert states in ([], [("ready",)]), states
+    drill.assert_nothing_is_orphaned()
+
+
+def test_done_all_the_same(drill: Drill) -> None:
+    cloned, snapped, kept, sealed = machines(drill, 4)
+    image = disk_of(drill, cloned)
+
+    points = [*some("vm.clone"), *some("vm.snapshot"), *some("vm.backup"), *some("template.make")]
+    drill.arm(*[f"{point} kill" for point in points])
+    clone = ask(drill, cloned, "clone", {"name": "drill-copy", "copy": "full", "start": False})
+    template = ask(drill, sealed, "template", {"name": f"golden-{SEED}"})
+    backup = ask(drill, kept, "backups")
+    snapshot = ask(drill, snapped, "snapshots", {"name": "before", "memory": False})
+    killed(drill, points, clone, template, backup, snapshot)
+    assert_nothing_is_left_over(drill)
+    assert_same(drill, image, disk_of(drill, clone["vm"]))
+    for source in ("backup", "template"):
+        sql = "SELECT uuid FROM vms_image WHERE source = ? AND state = 'ready'"
+        (u,) = drill.stack.rows(sql, source)[-1]
+        dashed = "-".join((u[:8], u[8:12], u[12:16], u[16:20], u[20:]))
+        assert_same(drill, image, f"{POOL_FOLDER}/kvmweb-image-{dashed}.qcow2")
+
+    kinds = ("vm.restore_backup", "vm.snapshot_revert", "vm.flatten")
+    points = [point for kind in kinds for point in some(kind)]
+    drill.arm(*[f"{point} kill" for point in points])
+    restored = ask(drill, kept, "backups/1/restore", {})
+    reverted = ask(drill, snapped, f"snapshots/{snapshot['snapshot']}/revert", {})
+    flat = ask(drill, sealed, "flatten")
+    killed(drill, points, restored, reverted, flat)
+    assert_nothing_is_left_over(drill)
+    for machine in (kept, sealed, snapped):
+        assert_same(drill, image, disk_of(drill, machine))
+    for machine in (kept, sealed):  # neither stands on anything any more
+        shown = drill.lab.exec(HOST, "qemu-img", "info", "-U", disk_of(drill, machine)).stdout
+        assert "backing file" not in shown
+
+
+def test_undone_all_the_same(drill: Drill) -> None:
+    """They fail at their end, and the worker dies while it takes back what was done."""
+    cloned, kept, sealed = machines(drill, 3)
+    before = kept_files(drill)
+    points = [
+        point
+        for kind in ("vm.clone", "vm.backup", "template.make")
+        for point in some(kind, "before-undo", "after-undo")
+    ]
+    ends = ("vm.clone/define", "vm.backup/sum", "template.make/copy")
+    drill.arm(*[f"{p} kill" for p in points], *[f"{end}:after-do raise 2" for end in ends])
+    answers = [
+        ask(drill, cloned, "clone", {"name": "drill-not", "copy": "full", "start": False}),
+        ask(drill, kept, "backups"),
+        ask(drill, sealed, "template", {"name": f"lead-{SEED}"}),
+    ]
+    jobs = drill.settle(*answers, faults=len(points))
+    hit = drill.disarm()
+    assert set(points) <= hit, (SEED, set(points) - hit)
+    assert {job["state"] for job in jobs} == {"failed"}, (SEED, jobs)
+    assert kept_files(drill) == before
+    assert_nothing_is_left_over(drill)
+    assert drill.stack.api("GET", f"/vms/{kept['uuid']}/backups")["count"] == 0
+
+
+def test_the_pool_fills_up_in_the_middle_of_a_backup(drill: Drill) -> None:
+    (machine,) = machines(drill, 1)
+    before = kept_files(drill)
+    free = drill.lab.exec(HOST, "df", "--output=avail", "-B1M", POOL_FOLDER).stdout.split()[1]
+    drill.lab.exec(HOST, "fallocate", "-l", f"{int(free) - 4}M", FILLER)
+    try:
+        (job,) = drill.settle(ask(drill, machine, "backups"))
+    finally:
+        drill.lab.exec(HOST, "rm", FILLER)
+    assert (job["state"], job["error"]["code"]) == ("failed", "virt.no_space"), job
+    assert kept_files(drill) == before
+    assert_nothing_is_left_over(drill)
+    (job,) = drill.settle(ask(drill, machine, "backups"))
+    assert job["state"] == "succeeded", job
+
+
+def test_a_disk_whose_file_was_removed(drill: Drill) -> None:
+    (machine,) = machines(drill, 1)
+    (job,) = drill.settle(ask(drill, machine, "backups"))
+    assert job["state"] == "succeeded", job
+    before = kept_files(drill)
+    drill.lab.exec(HOST, "rm", disk_of(drill, machine))
+    drill.lab.virsh(HOST, "pool-refresh", "default")
+    (job,) = drill.settle(ask(drill, machine, "backups"))
+    assert (job["state"], job["error"]["code"]) == ("failed", "virt.no_such_volume"), job
+    assert kept_files(drill) == before
+    # What is left is enough to bring it back.
+    (job,) = drill.settle(ask(drill, machine, "backups/1/restore", {}))
+    assert job["state"] == "succeeded", job
+    assert_nothing_is_left_over(drill)
+
+
+def test_undefined_by_hand_in_the_middle_of_a_backup(drill: Drill) -> None:
+    (machine,) = machines(drill, 1, copy="full")
+    with drill.slow_copies():
+        answer = ask(drill, machine, "backups")
+        drill.stack.wait(lambda: drill.copies.exists(), "the copy is under way", timeout_s=60)
+        drill.lab.virsh(HOST, "undefine", machine["uuid"])
+        (job,) = drill.settle(answer)
+    assert job["state"] in {"succeeded", "failed"}, job
+    found = f"/vms/{machine['uuid']}"
+    drill.stack.wait(
+        lambda: drill.stack.api("GET", found)["state"] == "missing", "it is seen to be missing"
+    )
+    drill.settle(drill.stack.delete(machine["uuid"]))
+    assert_nothing_is_left_over(drill)
