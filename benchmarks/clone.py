@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.bare import POOL
-from benchmarks.lab_site import Site, against, running_site
+from benchmarks.lab_site import SEEDLESS, Site, against, running_site
 
 FACTOR = 1.1
 FILL = """
@@ -36,7 +36,7 @@ def main() -> int:
     arguments = parser.parse_args()
     plain, site = [], []
     with running_site(arguments.lab) as running:
-        vm = running.machine(start=False, copy="full", disk_gib=arguments.gib)
+        vm = running.machine(start=False, image=SEEDLESS, copy="full", disk_gib=arguments.gib)
         file = f"{POOL}/kvmweb-{vm['uuid']}-vda.qcow2"
         running.bare.timed(FILL.format(gib=arguments.gib, pool=POOL, file=file))
         domain = running.domain_of(vm["uuid"])

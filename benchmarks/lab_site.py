@@ -22,6 +22,7 @@ from tests.stack import Stack, StackImage
 HOST = "a"
 POLL_S = 0.005
 PATIENCE_S = 300.0
+SEEDLESS = "Tiny without a seed"  # its machines are whole without having booted
 UNFINISHED = {"queued", "running", "compensating"}
 SIZE: dict[str, Any] = {"vcpus": 1, "memory_mib": 64, "disk_gib": 1}
 
@@ -33,7 +34,7 @@ class Site:
         self._made = 0
         first = self._ask()
         self._wait_running([first["vm"]["uuid"]])  # brings the image to the host, once
-        self.image = f"{POOL}/{self._image_volume()}"
+        self.image = self.file_of(stack.images[0].name)
         self.template_xml = bare.dump(first["vm"]["name"])
         self._remove([first["vm"]["uuid"]])
 
@@ -118,10 +119,11 @@ class Site:
         while self.stack.rows(busy, *keys)[0][0] and time.monotonic() < end:
             time.sleep(POLL_S)
 
-    def _image_volume(self) -> str:
-        (key,) = self.stack.rows("SELECT uuid FROM vms_image")[0]
+    def file_of(self, image: str) -> str:
+        """Its copy on the host."""
+        (key,) = self.stack.rows("SELECT uuid FROM vms_image WHERE name = ?", image)[0]
         dashed = "-".join((key[:8], key[8:12], key[12:16], key[16:20], key[20:]))
-        return f"kvmweb-image-{dashed}.qcow2"
+        return f"{POOL}/kvmweb-image-{dashed}.qcow2"
 
 
 def against(
@@ -158,7 +160,10 @@ def running_site(lab_folder: Path | None, *, pages: bool = False) -> Iterator[Si
             with Stack(
                 folder / "site",
                 hosts=[(HOST, socket_path)],
-                images=[StackImage(path=Path(tiny))],
+                images=[
+                    StackImage(path=Path(tiny)),
+                    StackImage(path=Path(tiny), name=SEEDLESS, has_cloud_init=False),
+                ],
                 pages=pages,
             ) as stack:
                 yield Site(stack, Bare(lab, HOST, folder))

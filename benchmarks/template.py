@@ -13,8 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.bare import POOL
-from benchmarks.lab_site import Site, against, running_site
+from benchmarks.lab_site import SEEDLESS, Site, against, running_site
 
 FACTOR, EXTRA_S = 1.2, 0.5
 
@@ -38,13 +37,11 @@ def main() -> int:
 
 def _template(running: Site) -> tuple[str, str]:
     """A version's name, and its file on the host."""
-    vm = running.machine(start=False)
+    vm = running.machine(start=False, image=SEEDLESS)
     answer = running.stack.api("POST", f"/vms/{vm['uuid']}/template", {"name": "bench"})
     running.timed_job(lambda: answer)
     name: str = answer["template"]["versions"][0]["image"]
-    (key,) = running.stack.rows("SELECT uuid FROM vms_image WHERE name = ?", name)[0]
-    dashed = "-".join((key[:8], key[8:12], key[12:16], key[16:20], key[20:]))
-    return name, f"{POOL}/kvmweb-image-{dashed}.qcow2"
+    return name, running.file_of(name)
 
 
 if __name__ == "__main__":

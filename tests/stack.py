@@ -49,6 +49,7 @@ class StackImage:
     os_id: str = "tiny"
     default_user: str = "tiny"
     min_memory_mib: int = 64
+    has_cloud_init: bool = True  # False: no seed, and no first boot to wait for
 
 
 @dataclass

@@ -47,6 +47,7 @@ def set_up(wanted: dict[str, Any]) -> dict[str, str]:
                 os_id=image["os_id"],
                 default_user=image["default_user"],
                 min_memory_mib=image["min_memory_mib"],
+                has_cloud_init=image["has_cloud_init"],
             ),
             publish=True,
         )

@@ -31,6 +31,7 @@ RECONCILE_EVERY_S = 2.0
 COPY_BYTES_PER_S = 2_000_000
 QEMU_IMG = "/usr/bin/qemu-img"
 POOL_SIZE = "2G"
+SEEDLESS = "Tiny without a seed"  # its machines are whole without having booted
 POOL_FOLDER = "/var/lib/libvirt/images"
 
 WRAPPER = """#!/bin/sh
@@ -256,7 +257,10 @@ def _site(
     with Stack(
         tmp_path_factory.mktemp("site"),
         hosts=[(HOST, host.socket_path)],
-        images=[StackImage(path=tiny_image)],
+        images=[
+            StackImage(path=tiny_image),
+            StackImage(path=tiny_image, name=SEEDLESS, has_cloud_init=False),
+        ],
         lease_s=LEASE_S,
     ) as stack:
         drill = Drill(stack, lab)

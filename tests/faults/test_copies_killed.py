@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import HOST, POOL_FOLDER, Drill
+from tests.faults.conftest import HOST, POOL_FOLDER, SEEDLESS, Drill
 from tests.faults.test_killed_at_every_boundary import boundaries
 
 pytestmark = [pytest.mark.lab, pytest.mark.broker, pytest.mark.timeout(1800)]
@@ -24,7 +24,7 @@ PER_KIND = 2
 FILLER = f"{POOL_FOLDER}/filler"
 # Steps that a machine without a snapshot to go to, and that is not started, does not come to.
 NOT_REACHED = {
-    "vm.clone": ("rewind", "back", "boot", "address", "firstboot", "finish"),
+    "vm.clone": ("rewind", "back", "seed", "boot", "address", "firstboot", "finish"),
     "vm.snapshot_revert": ("start",),
 }
 
@@ -52,7 +52,7 @@ def killed(drill: Drill, points: list[str], *answers: dict[str, Any]) -> list[di
 
 
 def machines(drill: Drill, count: int, **changes: Any) -> list[dict[str, Any]]:
-    answers = [drill.create(**changes) for _ in range(count)]
+    answers = [drill.create(image=SEEDLESS, **changes) for _ in range(count)]
     assert {job["state"] for job in drill.settle(*answers)} == {"succeeded"}
     return [answer["vm"] for answer in answers]
 
@@ -182,7 +182,7 @@ def test_undefined_by_hand_in_the_middle_of_a_backup(drill: Drill) -> None:
     (machine,) = machines(drill, 1, copy="full")
     with drill.slow_copies():
         answer = ask(drill, machine, "backups")
-        drill.stack.wait(lambda: drill.copies.exists(), "the copy is under way", timeout_s=60)
+        drill.stack.wait(drill.copies.exists, "the copy is under way", timeout_s=60)
         drill.lab.virsh(HOST, "undefine", machine["uuid"])
         (job,) = drill.settle(answer)
     assert job["state"] in {"succeeded", "failed"}, job
