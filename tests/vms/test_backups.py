@@ -229,6 +229,33 @@ def test_by_libvirts_backup_and_by_block_copy_where_the_host_has_none(
     assert content(fake, second.image.volume_name) == b"two"
 
 
+def test_the_agent_holds_the_file_systems_still(
+    made: Made, fake: FakeHypervisor, owner: User
+) -> None:
+    vm = made()
+    assert not taken(vm, owner).frozen  # it has no agent
+    fake.agents.add(vm.uuid)
+    VM.objects.filter(pk=vm.pk).update(agent_seen=True)
+    seen: list[bool] = []
+    begin = fake.begin_backup
+
+    def noticed(*args: Any) -> None:
+        seen.append(vm.uuid in fake.frozen)
+        begin(*args)
+
+    fake.begin_backup = noticed  # type: ignore[method-assign]
+    assert taken(vm, owner).frozen
+    assert seen == [True]
+    assert not fake.frozen
+    fake.fail_next("finish_backup", UnknownVirtError("no"))
+    _backup, job = services.take(vm, actor=owner)
+    assert run_to_end(job).state == Job.State.FAILED
+    assert not fake.frozen
+    fake.has_backups = False
+    assert not taken(vm, owner).frozen
+    assert not fake.frozen
+
+
 def test_show_command(made: Made, fake: FakeHypervisor, owner: User) -> None:
     """What ``virsh`` is given for a machine that runs is what the product gives libvirt."""
     vm = made()
@@ -247,6 +274,67 @@ def test_show_command(made: Made, fake: FakeHypervisor, owner: User) -> None:
     for word in ("restore", "new"):
         assert commands.show_act(backup, word, name="it's")[0].startswith("echo ")
     assert commands.show_act(backup, "delete")[0].startswith("rm ")
+
+
+class TestOfADeletedMachine:
+    @pytest.fixture
+    def gone(self, vm: VM, fake: FakeHypervisor, owner: User) -> VM:
+        write(fake, vm, b"precious")
+        taken(vm, owner)
+        run_to_end(lifecycle.request(vm, "delete", actor=owner, purge=True))
+        vm.refresh_from_db()
+        assert vm.deleted_at is not None
+        return vm
+
+    def test_it_stays_is_listed_and_comes_back(
+        self, gone: VM, fake: FakeHypervisor, owner: User, team: Team, api: Callable[..., Any]
+    ) -> None:
+        assert quotas.usage(team)[Resource.BACKUPS_GIB] == 10
+        (listed,) = api(owner).get("/backups").json()
+        assert (listed["vm"], listed["name"], listed["number"]) == (str(gone.uuid), "web-9", 1)
+        path = f"/vms/{gone.uuid}/backups/1"
+        assert api(owner).get(f"{path}/file").status_code == 200
+        assert api(owner).post(f"{path}/restore", {}).status_code == 409
+        assert api(owner).post(f"/vms/{gone.uuid}/backups").status_code == 409
+        answer = api(owner).post(f"{path}/restore", {"name": "again"})
+        assert answer.status_code == 202, answer.content
+        made = VM.objects.get(uuid=answer.json()["vm"])
+        assert run_to_end(Job.objects.get(pk=answer.json()["job"]["id"])).state == "succeeded"
+        assert content(fake, made.disks.get().volume) == b"precious"
+        job = Job.objects.get(pk=api(owner).delete(path).json()["job"]["id"])
+        run_to_end(job)
+        assert quotas.usage(team)[Resource.BACKUPS_GIB] == 0
+        assert api(owner).get("/backups").json() == []
+        assert api(owner).get(f"/vms/{gone.uuid}/backups").status_code == 404
+
+    def test_who_may(
+        self,
+        gone: VM,
+        teammate: User,
+        outsider: User,
+        api: Callable[..., Any],
+        browser: Callable[[User], Client],
+    ) -> None:
+        path = f"/vms/{gone.uuid}/backups/1"
+        assert api(outsider).get("/backups").json() == []
+        assert len(api(teammate).get("/backups").json()) == 1
+        for person, refused in ((outsider, 404), (teammate, 403)):
+            assert api(person).get(f"{path}/file").status_code == refused
+            assert api(person).post(f"{path}/restore", {"name": "x"}).status_code == refused
+            assert api(person).delete(path).status_code == refused
+        assert "web-9" not in browser(outsider).get("/machines/bin/").content.decode()
+        page = browser(teammate).get("/machines/bin/").content.decode()
+        assert "web-9" in page
+        assert "for=delete" not in page
+
+    def test_pages(self, gone: VM, owner: User, browser: Callable[[User], Client]) -> None:
+        client = browser(owner)
+        page = client.get("/machines/bin/").content.decode()
+        assert f"/machines/{gone.uuid}/backups/1/?for=new" in page
+        dialog = client.get(f"/machines/{gone.uuid}/backups/1/?for=new").content.decode()
+        assert "stays as it is" not in dialog
+        client.post(f"/machines/{gone.uuid}/backups/1/new/", {"name": "again"})
+        assert VM.objects.filter(name="again").exists()
 
 
 class TestWhatStays:

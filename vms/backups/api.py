@@ -14,7 +14,6 @@ from pydantic import ConfigDict
 from accounts.apiauth import idempotent, let_in, user_auth
 from accounts.models import User
 from jobs.api import JobBrief, brief
-from vms import queries
 from vms.backups import downloads, services
 from vms.models import VM, Backup, BackupPlan
 
@@ -45,7 +44,14 @@ class BackupOut(Schema):
     disk_gib: int
     scheduled: bool
     was_running: bool
+    frozen: bool = Field(description="its file systems stood still when it was taken")
     created_at: datetime
+
+
+class OutlivingOut(BackupOut):
+    vm: UUID
+    name: str
+    team: str
 
 
 class PlanOut(Schema):
@@ -76,9 +82,19 @@ class JobOut(Schema):
     job: JobBrief
 
 
+@router.get("/backups", response=list[OutlivingOut], summary="Backups of deleted machines")
+def list_outliving(request: HttpRequest) -> list[dict[str, Any]]:
+    """They stay when a machine is deleted for good, and are restored, downloaded and deleted by
+    its UUID as before."""
+    return [
+        _shown(row) | {"vm": row.vm.uuid, "name": row.vm.name, "team": row.vm.team.name}
+        for row in services.outliving(_user(request))
+    ]
+
+
 @router.get("/vms/{uuid}/backups", response=BackupsOut, summary="Its backups and their plan")
 def list_backups(request: HttpRequest, uuid: str) -> dict[str, Any]:
-    vm = queries.one(_user(request), uuid)
+    vm = services.machine(_user(request), uuid)
     rows = [_shown(row) for row in vm.backups.select_related("image")]
     return {"items": rows, "count": len(rows), "plan": _plan(vm)}
 
@@ -88,7 +104,7 @@ def list_backups(request: HttpRequest, uuid: str) -> dict[str, Any]:
 def take_backup(request: HttpRequest, uuid: str) -> tuple[int, dict[str, Any]]:
     """As it is, running or not."""
     user = _user(request)
-    backup, job = services.take(queries.one(user, uuid), actor=user)
+    backup, job = services.take(services.machine(user, uuid), actor=user)
     return 202, {"job": brief(job), "backup": _shown(backup)}
 
 
@@ -102,7 +118,7 @@ def restore_backup(
     request: HttpRequest, uuid: str, number: int, wanted: RestoreIn
 ) -> tuple[int, dict[str, Any]]:
     user = _user(request)
-    vm = queries.one(user, uuid)
+    vm = services.machine(user, uuid)
     backup = services.find(vm, number)
     if not wanted.name:
         return 202, {"job": brief(services.restore_over(backup, actor=user)), "vm": vm.uuid}
@@ -115,7 +131,7 @@ def restore_backup(
 )
 def delete_backup(request: HttpRequest, uuid: str, number: int) -> tuple[int, dict[str, Any]]:
     user = _user(request)
-    backup = services.find(queries.one(user, uuid), number)
+    backup = services.find(services.machine(user, uuid), number)
     return 202, {"job": brief(services.delete(backup, actor=user))}
 
 
@@ -124,14 +140,14 @@ def backup_file(request: HttpRequest, uuid: str, number: int) -> HttpResponseBas
     """A qcow2 that stands on nothing. ``Range`` goes on with a download that broke; the ``ETag`` is
     its SHA-256."""
     user = _user(request)
-    backup = services.find(queries.one(user, uuid), number)
+    backup = services.find(services.machine(user, uuid), number)
     return downloads.answer(request, backup, actor=user)
 
 
 @router.put("/vms/{uuid}/backups/plan", response=BackupsOut, summary="Back it up by the clock")
 def put_plan(request: HttpRequest, uuid: str, wanted: PlanIn) -> dict[str, Any]:
     user = _user(request)
-    vm = queries.one(user, uuid)
+    vm = services.machine(user, uuid)
     services.plan(vm, actor=user, **wanted.model_dump())
     return list_backups(request, uuid)
 
@@ -150,6 +166,7 @@ def _shown(backup: Backup) -> dict[str, Any]:
         "disk_gib": image.min_disk_gib,
         "scheduled": backup.scheduled,
         "was_running": backup.was_running,
+        "frozen": backup.frozen,
         "created_at": backup.created_at,
     }
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from accounts import audit, policy, quotas
@@ -16,7 +18,7 @@ from accounts.policy import Action
 from jobs import reconcile
 from jobs import services as job_services
 from jobs.models import Job
-from vms import provisioning, state, timeline
+from vms import provisioning, queries, state, timeline
 from vms.backups import retention
 from vms.lifecycle import active_job
 from vms.models import VM, Backup, BackupPlan, Disk, Image, ImageCopy
@@ -220,6 +222,30 @@ def plan(
         )
         state.announce(row)
     return made
+
+
+def machine(user: User, uuid: UUID | str) -> VM:
+    """Whose backups they are. One that was deleted for good is found as long as it has any.
+
+    NotFound, also when it is not for ``user``."""
+    try:
+        return queries.one(user, uuid)
+    except NotFound:
+        row = next((kept.vm for kept in outliving(user) if str(kept.vm.uuid) == str(uuid)), None)
+        if row is None:
+            raise
+        return row
+
+
+def outliving(user: User) -> list[Backup]:
+    """Backups of machines that were deleted for good, the newest first, of those that ``user``
+    could see."""
+    rows = Backup.objects.filter(vm__deleted_at__isnull=False)
+    if not user.is_admin:
+        teams = user.memberships.values("team")
+        rows = rows.filter(Q(vm__owner=user) | Q(vm__team__in=teams))
+    related = rows.select_related("image", "vm__team", "vm__owner", "vm__host", "created_by")
+    return list(related.order_by("-created_at", "-pk"))
 
 
 def find(vm: VM, number: int) -> Backup:

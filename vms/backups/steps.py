@@ -18,6 +18,7 @@ from hosts.virt.spec import DiskCopy, VolumeSpec
 from jobs.models import Job
 from vms import at_host, power, replacing, state, timeline
 from vms.backups import services
+from vms.guest import freezing
 from vms.models import VM, Backup, Disk, Image, ImageCopy
 from vms.provisioning.steps import afresh, delete_volume
 
@@ -66,7 +67,8 @@ def read(ctx: JobContext, at: Hypervisor, pool: str, volume: str) -> tuple[str, 
 
 def copy(ctx: JobContext) -> None:
     """All of the disk, standing on nothing. A running guest goes on: its disk is copied as it is at
-    one moment, the beginning by libvirt's backup, the end where the host has none."""
+    one moment, the beginning by libvirt's backup, where its file systems stand still if it has an
+    agent; the end where the host has no such backup."""
     vm, backup = at_host.machine(ctx), _backup(ctx)
     disk = _disk(vm)
     at, pool = at_host.hypervisor(vm), disk.pool.name if disk.pool else ""
@@ -86,11 +88,13 @@ def copy(ctx: JobContext) -> None:
         afresh(at, spec, partial(at.create_volume, spec))
         copies = [DiskCopy(target=disk.target, pool=pool, volume=name)]
         try:
-            at.begin_backup(vm.uuid, copies)
+            with freezing.frozen(ctx) as stood_still:
+                at.begin_backup(vm.uuid, copies)
         except Unsupported as error:
             log.info("%s is backed up by block copy: %s", vm.uuid, error.raw)
             at.copy_running(vm.uuid, copies, progress)
         else:
+            ctx.save_data(stood_still=stood_still)
             at.finish_backup(vm.uuid, progress)
     else:
         afresh(at, spec, lambda: at.clone_volume(pool, disk.volume, spec, progress))
@@ -98,6 +102,7 @@ def copy(ctx: JobContext) -> None:
 
 def add_up(ctx: JobContext) -> None:
     """The checksum that a restore compares."""
+    freezing.thaw(ctx)
     vm, backup = at_host.machine(ctx), _backup(ctx)
     at, pool = at_host.hypervisor(vm), _disk(vm).pool
     name = pool.name if pool else ""
@@ -106,6 +111,7 @@ def add_up(ctx: JobContext) -> None:
 
 
 def drop(ctx: JobContext) -> None:
+    freezing.thaw(ctx)
     vm = at_host.machine(ctx)
     backup = Backup.objects.select_related("image").filter(pk=ctx.params["backup"]).first()
     if backup is None or backup.image.state == Image.State.READY:
@@ -132,6 +138,7 @@ def taken(job: Job) -> None:
         checksum_algorithm="sha256",
         file_size_bytes=job.data["size"],
     )
+    Backup.objects.filter(pk=backup.pk).update(frozen=job.data.get("stood_still", False))
     quotas.activate_subject(services.subject(backup))
     timeline.record(backup.vm, "backup.taken", actor=job.actor, job=job, number=backup.number)
     services.forget_old(backup.vm)

@@ -298,6 +298,7 @@ class Backup(models.Model):
     number = models.PositiveIntegerField()
     scheduled = models.BooleanField(default=False)  # by its plan, which also deletes it
     was_running = models.BooleanField(default=False)
+    frozen = models.BooleanField(default=False)  # its guest had written its file systems out
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)
     created_at = models.DateTimeField(auto_now_add=True)
 

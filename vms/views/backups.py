@@ -18,7 +18,7 @@ from accounts.errors import NotFound
 from accounts.fragments import done
 from accounts.models import User
 from accounts.policy import Action
-from vms import names, queries
+from vms import names
 from vms.backups import commands, downloads, services
 from vms.lifecycle import active_job
 from vms.models import VM, Backup, BackupPlan
@@ -66,7 +66,7 @@ def dialog(request: SignedInRequest, uuid: UUID, number: int) -> HttpResponse:
     word = request.GET.get("for", "")
     if word not in DIALOGS:
         raise NotFound
-    vm = queries.one(request.user, uuid)
+    vm = services.machine(request.user, uuid)
     policy.require(request.user, Action.EDIT, vm)
     backup, suggestion = services.find(vm, number), names.suggest(request.user, base=vm.name)
     context = {
@@ -83,14 +83,14 @@ def dialog(request: SignedInRequest, uuid: UUID, number: int) -> HttpResponse:
 @signed_in
 @require_GET
 def download(request: SignedInRequest, uuid: UUID, number: int) -> HttpResponseBase:
-    backup = services.find(queries.one(request.user, uuid), number)
+    backup = services.find(services.machine(request.user, uuid), number)
     return downloads.answer(request, backup, actor=request.user)
 
 
 @signed_in
 @require_POST
 def take(request: SignedInRequest, uuid: UUID) -> HttpResponse:
-    vm = queries.one(request.user, uuid)
+    vm = services.machine(request.user, uuid)
     services.take(vm, actor=request.user)
     text = _("%(name)s is being backed up.") % {"name": vm.name}
     return done(request, text, tone="work", changed=f"vm:{vm.uuid} vm job")
@@ -100,7 +100,7 @@ def take(request: SignedInRequest, uuid: UUID) -> HttpResponse:
 @require_POST
 def act(request: SignedInRequest, uuid: UUID, number: int, word: str) -> HttpResponse:
     """``restore``, ``new`` or ``delete``."""
-    vm = queries.one(request.user, uuid)
+    vm = services.machine(request.user, uuid)
     backup = services.find(vm, number)
     goal = ""
     if word == "restore":
@@ -128,7 +128,7 @@ def act(request: SignedInRequest, uuid: UUID, number: int, word: str) -> HttpRes
 @signed_in
 @require_POST
 def plan(request: SignedInRequest, uuid: UUID) -> HttpResponse:
-    vm = queries.one(request.user, uuid)
+    vm = services.machine(request.user, uuid)
 
     def number(name: str) -> int:
         text = request.POST.get(name, "")

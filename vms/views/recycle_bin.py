@@ -16,7 +16,8 @@ from accounts.errors import Invalid
 from accounts.fragments import done, render_page
 from accounts.policy import Action
 from vms import commands, presentation, queries, recycle_bin
-from vms.models import VM, MachineRules
+from vms.backups import services as backup_services
+from vms.models import VM, Backup, MachineRules
 from vms.presentation import MachineView
 
 _CHANGED = "vm job"
@@ -29,6 +30,13 @@ class BinRow:
     name_taken: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class BackupRow:
+    backup: Backup
+    can_edit: bool
+    can_delete: bool
+
+
 @signed_in
 @require_safe
 def show(request: SignedInRequest) -> HttpResponse:
@@ -37,6 +45,7 @@ def show(request: SignedInRequest) -> HttpResponse:
         "rows": rows,
         "disk_gib": sum(row.machine.disk_gib for row in rows),
         "may_empty": any(row.may for row in rows),
+        "backups": _backups(request),
         "days": MachineRules.current().bin_days,
         "days_min": recycle_bin.DAYS_MIN,
         "days_max": recycle_bin.DAYS_MAX,
@@ -54,6 +63,7 @@ def ask(request: SignedInRequest, uuid: UUID) -> HttpResponse:
         "vm": vm,
         "machine": presentation.machine(vm, request.user),
         "volumes": presentation.volumes(vm),
+        "backups": vm.backups.count(),
         "impacts": recycle_bin.restore_impact(vm, request.user),
         "restore_commands": commands.show_restore(vm),
         "purge_commands": commands.show_verb(vm, "delete"),
@@ -106,6 +116,18 @@ def set_days(request: SignedInRequest) -> HttpResponse:
         raise Invalid("vm.bin.days", minimum=recycle_bin.DAYS_MIN, maximum=recycle_bin.DAYS_MAX)
     recycle_bin.set_days(days, actor=request.user)
     return done(request, _("Saved. It holds for machines that are deleted from now on."))
+
+
+def _backups(request: SignedInRequest) -> list[BackupRow]:
+    door = policy.door(request.user)
+    return [
+        BackupRow(
+            backup=backup,
+            can_edit=door.can(Action.EDIT, backup.vm),
+            can_delete=door.can(Action.DELETE, backup.vm),
+        )
+        for backup in backup_services.outliving(request.user)
+    ]
 
 
 def _rows(request: SignedInRequest) -> list[BinRow]:
