@@ -34,7 +34,7 @@ class Site:
         self._made = 0
         first = self._ask()
         self._wait_running([first["vm"]["uuid"]])  # brings the image to the host, once
-        self.image = self.file_of(stack.images[0].name)
+        self.image = self.file_of(1)  # the first that was added
         self.template_xml = bare.dump(first["vm"]["name"])
         self._remove([first["vm"]["uuid"]])
 
@@ -119,9 +119,9 @@ class Site:
         while self.stack.rows(busy, *keys)[0][0] and time.monotonic() < end:
             time.sleep(POLL_S)
 
-    def file_of(self, image: str) -> str:
+    def file_of(self, image_id: int) -> str:
         """Its copy on the host."""
-        (key,) = self.stack.rows("SELECT uuid FROM vms_image WHERE name = ?", image)[0]
+        (key,) = self.stack.rows("SELECT uuid FROM vms_image WHERE id = ?", image_id)[0]
         dashed = "-".join((key[:8], key[8:12], key[12:16], key[16:20], key[20:]))
         return f"{POOL}/kvmweb-image-{dashed}.qcow2"
 

@@ -35,13 +35,13 @@ def main() -> int:
     return 0
 
 
-def _template(running: Site) -> tuple[str, str]:
-    """A version's name, and its file on the host."""
+def _template(running: Site) -> tuple[int, str]:
+    """A version's id, and its file on the host."""
     vm = running.machine(start=False, image=SEEDLESS)
     answer = running.stack.api("POST", f"/vms/{vm['uuid']}/template", {"name": "bench"})
     running.timed_job(lambda: answer)
-    name: str = answer["template"]["versions"][0]["image"]
-    return name, running.file_of(name)
+    version: int = answer["template"]["versions"][0]["image"]
+    return version, running.file_of(version)
 
 
 if __name__ == "__main__":
