@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import ClientConnection
 
-from accounts.errors import Unavailable
+from accounts.errors import Conflict, Unavailable
 from accounts.models import User
 from hosts import connections
 from hosts.models import Host
@@ -29,6 +29,7 @@ from tests.consoles.test_both_carriers_keep_the_contract import (
     wait_for,
 )
 from tests.lab.conftest import RunningLab, lab  # noqa: F401
+from vms import screenshots
 from vms.consoles import gate, targets, tickets
 from vms.models import VM, ConsoleSession
 
@@ -141,6 +142,10 @@ def test_a_screen_behind_ssh(carrier: Carrier, owner: User, remote: VM) -> None:
         assert screen.picture()
     session = ConsoleSession.objects.filter(carrier=carrier.name).first()
     assert session is not None
+    assert screenshots.take(remote.uuid)
+    shot = screenshots.latest(remote)
+    assert shot is not None
+    assert shot.content[8:12] == b"WEBP"
 
 
 @pytest.mark.lab
@@ -161,9 +166,9 @@ def test_it_says_when_a_remote_machine_stops(
 def test_a_tls_host_has_no_way_for_a_screen(owner: User, running_vm: VM) -> None:
     assert running_vm.host is not None
     running_vm.host.transport = Host.Transport.TLS
-    with pytest.raises(Unavailable) as error:
+    with pytest.raises(Conflict) as refused:  # no use to try again, and the page does not
         secret_for(owner, running_vm)
-    assert error.value.code == "console.tls"
+    assert refused.value.code == "console.tls"
     assert tickets.issue(user=owner, vm=running_vm, kind="serial").secret
     with pytest.raises(Unavailable) as error:
         asyncio.run(targets.open_vnc(running_vm))

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import statistics
+import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +33,9 @@ from vms.provisioning.domain import domain_spec
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CODES = gate.CLOSE_CODES
+FLOOD_S = float(os.environ.get("KVMWEB_FLOOD_S", "3"))  # a minute was tried by hand
+GROWTH_MIB = 32
+KEY_S = 0.5
 
 
 @pytest.fixture
@@ -314,6 +322,55 @@ def test_who_does_not_acknowledge_gets_a_window_and_then_the_newest(
         slow.until(lambda: len(slow.shown) + skipped() == sent, f"the rest of {sent}")
         assert skipped() > viewer.BEHIND_BYTES // 2
         assert slow.shown.endswith(quick.shown[-1000:])
+
+
+def test_a_flood_at_full_rate_is_bounded_and_what_is_typed_passes(
+    site: SerialSite, fake: FakeHypervisor, owner: User, teammate: User, vm: VM
+) -> None:
+    """As fast as this process can be given bytes: far faster than any serial line."""
+    with site.open(secret(owner, vm)) as quick, site.open(secret(teammate, vm, "view")) as stalled:
+        stalled.acknowledges = False
+        for terminal in (quick, stalled):
+            terminal.until_told(type="live")
+        line = fake.lines[vm.uuid]
+        over = threading.Event()
+        said = 0
+
+        def flood() -> None:
+            nonlocal said
+            piece = b"flood " * 10_000
+            while not over.is_set():
+                line.receive(piece)
+                said += len(piece)
+
+        flooding = threading.Thread(target=flood)
+        before, began, waits = memory_mib(), time.monotonic(), []
+        flooding.start()
+        try:
+            while time.monotonic() - began < FLOOD_S:
+                asked = time.monotonic()
+                line.typed.clear()
+                quick.type(b"k")
+                quick.until(lambda: bool(line.typed), "what is typed arrives")
+                waits.append(time.monotonic() - asked)
+                quick.shown.clear()
+        finally:
+            over.set()
+            flooding.join()
+        grown = memory_mib() - before
+    rate = said / FLOOD_S / (1 << 20)
+    print(  # noqa: T201
+        f"{rate:.0f} MiB/s for {FLOOD_S:g} s: {grown:.0f} MiB more, a key in"
+        f" {statistics.median(waits) * 1000:.0f} ms, at worst {max(waits) * 1000:.0f} ms"
+    )
+    assert rate > 10
+    assert grown < GROWTH_MIB
+    assert statistics.median(waits) < KEY_S
+
+
+def memory_mib() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
 GARBAGE = st.one_of(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,6 +15,8 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
+from tests.cli.test_command_line import Terminal as CommandLine
+from tests.cli.test_command_line import open_terminal  # noqa: F401 - a fixture
 from tests.consoles.serial_site import Terminal
 from tests.e2e.guests import Guest
 from tests.e2e.site import Site
@@ -139,6 +142,28 @@ def test_control_is_handed_over_on_the_open_line(
     assert "too-late" not in guest.ssh("ls /tmp").stdout
     site.stack.api("POST", f"/vms/{guest.uuid}/console/take", user="owner")
     terminal.until_told(type="mode", mode="control")
+
+
+@pytest.fixture
+def environment(site: Site) -> dict[str, str]:
+    token = site.stack.tokens["owner"]
+    return os.environ | {"KVMWEB_URL": site.stack.url, "KVMWEB_TOKEN": token}
+
+
+def test_the_command_line_has_the_line_in_its_terminal(
+    terminal: Terminal,
+    guest: Guest,
+    open_terminal: Callable[..., CommandLine],  # noqa: F811
+) -> None:
+    terminal.type(b"\r")
+    command = open_terminal("console", guest.facts()["name"])
+    command.until_shown(b"$ ")
+    os.write(command.end, b"echo typed $((40 + 3))\r")
+    command.until_shown(b"typed 43")
+    terminal.until_shown(b"typed 43")  # one line, for everybody
+    os.write(command.end, b"\x1d")
+    command.until(lambda: command.process.poll() is not None, "Ctrl+] leaves")
+    assert command.process.returncode == 0
 
 
 def memory_mib(stack: Stack) -> float:

@@ -175,6 +175,25 @@ def test_an_end_that_is_final_says_why_and_does_not_try_again(
     expect(page.locator("#notice-reconnect")).to_be_visible(visible=code in {4408, 4429})
 
 
+def test_a_screen_that_cannot_be_had_says_why_and_does_not_try_again(
+    open_page: Open, made: seed.Demo, console: Console
+) -> None:
+    vm = seed.machine(made, "web-1")
+    page = open_console(open_page, made, vm)
+    assert console.screen
+    console.screen.close(code=4503, reason="console.ssh")
+    expect(page.locator("#notice-text")).to_contain_text("Use the serial console")
+    # The host is connected by TLS.
+    console.refusal = (409, "It carries no screens. Use the serial console.")
+    page.click("#notice-reconnect")
+    expect(page.locator("#notice-text")).to_have_text(console.refusal[1])
+    page.wait_for_timeout(600)
+    assert len(console.asked) == 2
+    console.refusal = None
+    page.click("#tab-serial")
+    is_connected(page)
+
+
 # --- the screen ---------------------------------------------------------------------------------
 
 

@@ -136,6 +136,10 @@ def words() -> dict[str, str]:
         "lost": _("The connection was lost. Connecting again …"),
         "network": _("The site does not answer. Trying again …"),
         "starting": _("Starting …"),
+        "ssh": _(
+            "Its host does not let this site open screens. Use the serial console, or tell an "
+            "admin: the account there and its sshd must allow it."
+        ),
         "signed_out": _("You signed out. Sign in again to see this screen."),
         "revoked": _("You may not see this screen any more. Ask the machine's owner."),
         "deleted": _("The machine was deleted."),

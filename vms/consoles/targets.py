@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from channels.db import database_sync_to_async
 
-from accounts.errors import Unavailable
+from accounts.errors import Conflict, Unavailable
 from hosts import connections
 from hosts.models import Host
 from hosts.virt.errors import Unsupported, VirtError
@@ -138,17 +138,19 @@ async def _pour(source: Target, drain: Target) -> None:
 
 
 def check(host: Host | None) -> None:
-    """Unavailable where no display of this host can ever be reached, and why."""
-    if host is not None and host.transport == Host.Transport.TLS:
-        raise Unavailable("console.tls", host=host.name)
+    """Conflict where no display of this host can ever be reached: trying again is no use."""
+    if host is not None and host.transport not in _OPENERS:
+        raise Conflict("console.tls", host=host.name)
 
 
 async def open_vnc(vm: VM) -> Target:
     """The machine's display, on whatever host it is now. Unavailable when it cannot be reached."""
     if vm.host is None:
         raise Unavailable("console.target", name=vm.name, ref="")
-    check(vm.host)
-    return await _OPENERS[Host.Transport(vm.host.transport)](vm)
+    opener = _OPENERS.get(Host.Transport(vm.host.transport))
+    if opener is None:
+        raise Unavailable("console.tls", host=vm.host.name)
+    return await opener(vm)
 
 
 async def _open_descriptor(vm: VM) -> Target:

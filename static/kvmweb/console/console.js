@@ -142,7 +142,7 @@ async function connect(wanted = chosen.only_look ? { mode: "view" } : {}) {
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
     const socket = new WebSocket(`${scheme}//${location.host}${address.pathname}`, given.protocols);
     socket.binaryType = "arraybuffer";
-    socket.addEventListener("close", (event) => ended(ready, event.code));
+    socket.addEventListener("close", (event) => ended(ready, event.code, event.reason));
     ready.attach(socket, given);
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
@@ -177,7 +177,7 @@ function connected() {
   wantsFocus = false;
 }
 
-function ended(which, code) {
+function ended(which, code, reason) {
   which.ended();
   if (which !== view()) return;
   enableControls();
@@ -196,6 +196,8 @@ function ended(which, code) {
     giveUp(words[FINAL[code]], AGAIN_BY_HAND.includes(FINAL[code]));
   } else if (final) {
     notice(words.left, { reconnect: true });
+  } else if (reason === "console.ssh") {
+    notice(words.ssh, { reconnect: true }); // an admin must act first
   } else if (hasScreen()) {
     retry(words.lost);
   } else {
