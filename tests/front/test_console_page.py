@@ -253,6 +253,18 @@ def test_the_view_is_as_chosen_and_a_picture_is_saved(
     assert page.evaluate(width) == 640
 
 
+def test_it_fills_the_screen_and_comes_back(
+    open_page: Open, made: seed.Demo, console: Console
+) -> None:
+    vm = seed.machine(made, "web-1")
+    page = open_console(open_page, made, vm)
+    filled = "document.fullscreenElement?.classList.contains('console') ?? false"
+    for wanted in (True, False):
+        page.click("#full-screen")
+        eventually(page, lambda now=wanted: page.evaluate(filled) is now, f"full screen: {wanted}")
+        expect(page.locator("#screen canvas")).to_be_focused()  # what is typed goes on to the guest
+
+
 def test_the_keyboard_alone_gets_in_and_out(
     open_page: Open, made: seed.Demo, console: Console
 ) -> None:

@@ -231,7 +231,8 @@ def test_theme_and_language_are_settled_by_the_server(open_page: Open, made: see
     assert (made.member.theme, made.member.language) == ("dark", "zh-hans")
 
 
-PATHS = ["/", "/machines/", "/machines/new/", "vm", "vm?tab=hardware", "vm?tab=timeline"]
+NARROWED = "/machines/?host=node-1&owner=mia&tag=web"
+PATHS = ["/", "/machines/", NARROWED, "/machines/new/", "vm", "vm?tab=hardware", "vm?tab=timeline"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
