@@ -109,6 +109,10 @@ def test_add_by_address_says_what_is_wrong(
     )
     assert wrong.status_code == 422
     assert "only fetched by https" in wrong.content.decode()
+    every = {"url": "http://192.168.0.1/x", "checksum": "12", "checksum_url": "ftp://example.org/x"}
+    wrong = client.post("/admin/images/new/", {"source": "url", "name": "a/b", **every})
+    assert set(wrong.context["url_form"].errors) == {"url", "checksum", "checksum_url"}
+    assert "allow it in KVMWEB_IMAGE_ALLOWED_HOSTS" in wrong.content.decode()
     assert not Image.objects.exists()
     good = client.post(
         "/admin/images/new/",

@@ -87,7 +87,11 @@ class UrlForm(DetailsForm):
 
 
 class CatalogueForm(forms.Form):
-    entry = forms.ChoiceField(label=_("Image"), widget=forms.RadioSelect)
+    entry = forms.ChoiceField(
+        label=_("Image"),
+        widget=forms.RadioSelect,
+        error_messages={"required": _("Choose an image.")},
+    )
     name = forms.CharField(
         label=_("Name"), max_length=64, required=False, help_text=_("Left empty: its own.")
     )

@@ -26,6 +26,8 @@ from vms.images.details import Details
 from vms.models import VM, Disk, Image
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from accounts.models import User
 
 __all__ = [
@@ -49,6 +51,36 @@ State = Image.State
 FORMATS = {".qcow2": "qcow2", ".raw": "raw"}
 
 
+class _Wrong:
+    """What several checks refuse, to be told together."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, str] = {}
+        self.params: dict[str, dict[str, Any]] = {}
+
+    def catch(self, field: str, check: Callable[[], Any]) -> Any:
+        """``field``: the input that is checked; "" where the check names its inputs itself."""
+        try:
+            return check()
+        except Invalid as error:
+            fields = {field: error.code} if field else error.fields
+            self.fields |= fields
+            self.params |= dict.fromkeys(fields, error.params)
+            return None
+
+    def raise_if_any(self) -> None:
+        if not self.fields:
+            return
+        first, code = next(iter(self.fields.items()))
+        alone = len(self.fields) == 1
+        raise Invalid(
+            code if alone else "image.invalid",
+            fields=self.fields,
+            field_params=self.params,
+            **(self.params[first] if alone else {}),
+        )
+
+
 def add_url(
     *,
     actor: User,
@@ -59,22 +91,24 @@ def add_url(
     publish: bool = False,
     idempotency_key: str | None = None,
 ) -> tuple[Image, Job]:
-    """An image to download. Raises Forbidden, Invalid, Conflict."""
+    """An image to download. Raises Forbidden, Invalid with every wrong input, Conflict."""
     policy.require(actor, Action.SITE_ADMIN)
-    source = addresses.check_url(url)
-    if checksum_url:
-        addresses.check_url(checksum_url)
-    wanted = download.parse_checksum(checksum)
     image = Image(
         source=Image.Source.URL,
-        url=str(source.url),
-        format=declared_format(source.file_name),
-        checksum_algorithm=wanted.algorithm if wanted else "",
-        checksum=wanted.value if wanted else "",
         published=publish,  # takes effect when it is ready: see ImageQuerySet.visible_to
         created_by=actor,
     )
-    details.apply(image, about)
+    wrong = _Wrong()
+    source = wrong.catch("url", lambda: addresses.check_url(url))
+    if checksum_url:
+        wrong.catch("checksum_url", lambda: addresses.check_url(checksum_url))
+    wanted = wrong.catch("checksum", lambda: download.parse_checksum(checksum))
+    wrong.catch("", lambda: details.apply(image, about))
+    wrong.raise_if_any()
+    image.url = str(source.url)
+    image.format = declared_format(source.file_name)
+    if wanted:
+        image.checksum_algorithm, image.checksum = wanted.algorithm, wanted.value
     params = {"publish": publish, "checksum_url": checksum_url, "file_name": source.file_name}
     with transaction.atomic():
         insert(image)
