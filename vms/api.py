@@ -46,6 +46,7 @@ from vms.api_schemas import (
     ListIn,
     RestoreIn,
     VMOut,
+    XmlOut,
 )
 from vms.cloning import requests as cloning
 from vms.models import VM, Batch, Flavor, Image
@@ -280,6 +281,26 @@ def vm_timeline(
         for e in entries
     ]
     return {"items": items, "count": timeline.lines(vm, only).count()}
+
+
+@router.get("/vms/{uuid}/xml", response=XmlOut, summary="Its definition, without secrets")
+def get_xml(request: HttpRequest, uuid: str) -> dict[str, Any]:
+    """As it was last read from its host; older than half a minute, it is read again for the next
+    time. What runs, and how that differs, is for admins."""
+    from vms import definition
+
+    user = _identity(request).user
+    vm = queries.one(user, uuid)
+    shown = definition.of(vm, user)
+    definition.ask(vm)
+    differences = None if shown.differences is None else "\n".join(shown.differences)
+    return {
+        "stored": shown.stored,
+        "live": shown.live,
+        "differences": differences,
+        "observed_at": shown.observed_at,
+        "error": shown.trouble or None,
+    }
 
 
 @router.get("/vms/{uuid}/screenshot", summary="Its screen, as it was seen last")

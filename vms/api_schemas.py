@@ -220,3 +220,11 @@ class EventOut(Schema):
     text: str
     actor: str
     job: UUID | None
+
+
+class XmlOut(Schema):
+    stored: str
+    live: str | None = Field(description="for admins; empty while it is off")
+    differences: str | None = Field(description="for admins: stored against live")
+    observed_at: datetime | None = Field(description="null: it has not been read yet")
+    error: str | None

@@ -300,6 +300,13 @@ def show_keys(vm: VM, names: Sequence[str]) -> list[str]:
     ]
 
 
+def show_definition(vm: VM, show: str) -> list[str]:
+    """``stored``, ``live`` or their ``differences``."""
+    live = shlex.join(["virsh", "-c", URI, "dumpxml", vm.domain_name])
+    stored = f"{live} --inactive"
+    return {"stored": [stored], "live": [live]}.get(show, [f"diff -u <({stored}) <({live})"])
+
+
 def show_console(vm: VM) -> list[str]:
     """How to reach the screen and the serial line by hand."""
     domain = shlex.quote(vm.domain_name)

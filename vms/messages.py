@@ -195,6 +195,9 @@ messages.register(
         "template.has_children": _(
             "%(count)s machines stand on “%(name)s”: %(machines)s. Delete them first, or keep it."
         ),
+        "definition.large": _(
+            "Its host's definition of “%(name)s” is too large to be shown here, or is no XML."
+        ),
         "guest.nonsense": _(
             "The guest agent in the machine gave an answer that made no sense, so it was not taken."
         ),

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from celery import shared_task
 
-from vms import idle, leases, recount, screenshots
+from vms import definition, idle, leases, recount, screenshots
 from vms.consoles import recordings
 from vms.guest import reading
 
@@ -17,6 +17,11 @@ def take_screenshot(uuid: str) -> None:
 @shared_task(name=reading.TASK, ignore_result=True)
 def read_guest(uuid: str) -> None:
     reading.take(UUID(uuid))
+
+
+@shared_task(name=definition.TASK, ignore_result=True)
+def read_definition(uuid: str) -> None:
+    definition.take(UUID(uuid))
 
 
 @shared_task(name="vms.recount_quotas", ignore_result=True)

@@ -22,7 +22,7 @@ from hosts.virt.fake import FakeHypervisor
 from jobs.models import Job, Step
 from tests.vms.conftest import run_to_end
 from tests.vms.test_clone_machine import off
-from vms import lifecycle
+from vms import asking, lifecycle
 from vms.guest import reading, requests
 from vms.models import VM, GuestPassword, GuestReport, Nic
 from vms.snapshots import requests as snapshots
@@ -36,7 +36,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     """What workers are told to do."""
     told: list[tuple[str, Any]] = []
     monkeypatch.setattr(
-        reading.current_app, "send_task", lambda name, args, **_how: told.append((name, args))
+        asking.current_app, "send_task", lambda name, args, **_how: told.append((name, args))
     )
     return told
 

@@ -11,18 +11,14 @@ import logging
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from celery import current_app
-from django.core.cache import cache
 from django.db import transaction
 from django.utils import timezone
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 
 from accounts import policy
 from accounts.errors import Conflict
 from accounts.policy import Action
 from hosts.virt.errors import HostUnreachable, UnknownVirtError, VirtError
-from vms import at_host, state
+from vms import asking, at_host, state
 from vms.lifecycle import active_job
 from vms.models import VM, GuestReport, Nic
 from vms.verbs import Situation, Verb, why_not
@@ -43,15 +39,7 @@ def ask(vm: VM, *, every_s: int = FRESH_S) -> bool:
     """Have it read by a worker, unless that has just been asked. Never raises, never waits."""
     if vm.observed != VM.Observed.RUNNING:
         return False
-    try:
-        if cache.add(f"guest-asked:{every_s}:{vm.uuid}", 1, every_s):
-            current_app.send_task(
-                TASK, [str(vm.uuid)], queue="quick", expires=2 * FRESH_S, retry=False
-            )
-            return True
-    except (RedisError, OperationalError, OSError) as error:
-        log.info("the guest is not asked, the broker does not answer: %s", error)
-    return False
+    return asking.ask(TASK, vm.uuid, every_s=every_s)
 
 
 def refresh(vm: VM, *, actor: User) -> None:

@@ -341,6 +341,17 @@ class Tag(models.Model):
         constraints = [models.UniqueConstraint(fields=["vm", "name"], name="tag_once_per_vm")]
 
 
+class DefinitionCopy(models.Model):
+    """A machine's XML as its host had it, secrets masked (``vms.definition``)."""
+
+    vm = models.OneToOneField(VM, on_delete=models.CASCADE, related_name="definition_copy")
+    stored = models.TextField(blank=True)
+    live = models.TextField(blank=True)  # "" while it is off
+    observed_at = models.DateTimeField(null=True)
+    tried_at = models.DateTimeField(null=True)
+    error_code = models.CharField(max_length=48, blank=True)
+
+
 class GuestReport(models.Model):
     """What a machine's guest agent said last (``hosts.virt.spec.GuestFacts``, as JSON): claims of
     whoever is root in there."""

@@ -54,10 +54,11 @@ class FakeDomains(FakeConsoles, FakeVolumes):
         self,
         uuid: UUID,
         *,
-        inactive: bool = False,  # noqa: ARG002 - the protocol's
-        secure: bool = False,  # noqa: ARG002
+        inactive: bool = False,
+        secure: bool = False,  # noqa: ARG002 - the protocol's
     ) -> str:
-        spec = self._domain(uuid).spec
+        domain = self._domain(uuid)
+        spec = (domain.next_spec if inactive else None) or domain.spec
         return domain_xml(spec, self._paths(spec))
 
     # --- define -------------------------------------------------------------------------------

@@ -1,0 +1,41 @@
+"""A machine's XML: what is stored of it, and for admins what runs."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.http import HttpResponse
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_safe
+
+from accounts.access import SignedInRequest, signed_in
+from accounts.fragments import render_page
+from vms import commands, definition, queries
+
+SHOWS = ("stored", "live", "differences")
+
+
+@signed_in
+@require_safe
+def show(request: SignedInRequest, uuid: UUID) -> HttpResponse:
+    vm = queries.one(request.user, uuid)
+    found = definition.of(vm, request.user)
+    definition.ask(vm)
+    compares = found.live is not None
+    wanted = request.GET.get("show", "stored")
+    wanted = wanted if compares and wanted in SHOWS else "stored"
+    labels = {"stored": _("Stored"), "live": _("Live"), "differences": _("Differences")}
+    text = {
+        "stored": found.stored,
+        "live": found.live or "",
+        "differences": "\n".join(found.differences or ()),
+    }[wanted]
+    context = {
+        "vm": vm,
+        "found": found,
+        "show": wanted,
+        "shows": list(labels.items()) if compares else [],
+        "text": text,
+        "commands": commands.show_definition(vm, wanted),
+    }
+    return render_page(request, "vms/xml.html", context, parts={"xml"})
