@@ -9,11 +9,13 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import transaction
+from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -26,9 +28,9 @@ from hosts.virt.spec import VolumeSpec
 from tests.consoles.serial_site import SerialSite
 from tests.consoles.test_both_carriers_keep_the_contract import wait_for
 from vms import seriallog
-from vms.consoles import control, gate, sessions, tickets
+from vms.consoles import control, gate, sessions, sharing, tickets
 from vms.consoles.serial import hub, pump, viewer
-from vms.models import VM, ConsoleSession
+from vms.models import VM, ConsoleInvite, ConsoleSession
 from vms.provisioning.domain import domain_spec
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -265,6 +267,19 @@ def test_a_machine_that_moves_is_followed(
         other.guest_says(vm.uuid, b"on the other side")
         terminal.until_shown(b"on the other side")
     wait_for(lambda: not other.lines, "a line was left open")
+
+
+def test_an_invite_that_ends_ends_it_at_once(
+    site: SerialSite, fake: FakeHypervisor, owner: User, outsider: User, vm: VM
+) -> None:
+    row, token = sharing.invite(vm, actor=owner)
+    sharing.join(token, actor=outsider)
+    ConsoleInvite.objects.filter(pk=row.pk).update(
+        expires_at=timezone.now() + timedelta(seconds=1.5)
+    )
+    with site.open(secret(outsider, vm)) as terminal:
+        terminal.until_told(type="live")
+        assert terminal.until_closed() == CODES["revoked"]  # long before the next re-check
 
 
 def test_revoked_access_ends_it(

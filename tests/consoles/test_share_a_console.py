@@ -237,6 +237,7 @@ def test_an_invite_opens_the_console_and_nothing_else(
     of_machines = {*policy._MACHINE_ALL}
     allowed = {a for a in of_machines if policy.can(outsider, a, vm)}
     assert allowed == {Action.CONSOLE_VIEW}
+    assert policy.granted_machines(outsider.pk) == {vm.uuid}
     assert not policy.can(outsider, Action.CONSOLE_VIEW, other)
     speaker = api(outsider)
     assert speaker.get(f"/vms/{vm.uuid}").status_code == 404

@@ -77,7 +77,7 @@ def invite(site: Site, guest: Guest, *, mode: str = "view", once: bool = False) 
     """The link's path."""
     wanted = {"mode": mode, "once": once, "hours": 1}
     made = site.stack.api("POST", f"/vms/{guest.uuid}/console/invites", wanted)
-    return urlsplit(made["url"]).path
+    return str(urlsplit(made["url"]).path)
 
 
 def join(people: People, name: str, link: str, **options: Any) -> Screen:

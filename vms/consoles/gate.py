@@ -22,6 +22,7 @@ from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
 from django.conf import settings
 from django.http.cookie import parse_cookie
+from django.utils import timezone
 
 from accounts.errors import DomainError, Forbidden
 from jobs import origins
@@ -166,7 +167,7 @@ async def watch(console: Console) -> str:
     told = asyncio.ensure_future(_told_to_end(console))
     try:
         while True:
-            done, _ = await asyncio.wait({told}, timeout=sessions.RECHECK_S)
+            done, _ = await asyncio.wait({told}, timeout=_until_recheck(console.session))
             if done:
                 return told.result()
             now = time.monotonic()
@@ -182,6 +183,15 @@ async def watch(console: Console) -> str:
             )
     finally:
         told.cancel()
+
+
+def _until_recheck(session: ConsoleSession) -> float:
+    """Seconds; who is here by an invite is asked for again as it ends."""
+    if session.invite is None:
+        return sessions.RECHECK_S
+    left = (session.invite.expires_at - timezone.now()).total_seconds()
+    # Past its end another invite holds: then as for everybody.
+    return min(left + 0.05, sessions.RECHECK_S) if left > 0 else sessions.RECHECK_S
 
 
 async def _told_to_end(console: Console) -> str:
