@@ -252,5 +252,6 @@ def revoke_invite(row: ConsoleInvite, *, actor: User) -> None:
 def join(token: str, *, actor: User) -> VM:
     """Take an invite up. NotFound: unknown, late, revoked. Conflict: used by somebody else."""
     vm = invites.use(token, actor=actor)
-    live.regroup(vm.uuid, actor.pk, None)  # their pages follow the machine's state from now on
+    # Their pages follow the machine's state from now on.
+    transaction.on_commit(partial(live.regroup, vm.uuid, actor.pk, None))
     return vm
