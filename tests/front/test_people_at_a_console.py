@@ -117,7 +117,7 @@ def test_the_keyboard_alone_hands_over_and_invites(
     expect(menu).to_be_visible()
     expect(page.locator("#people-button")).to_have_attribute("aria-expanded", "true")
     # In: the first thing that can be done; arrows go through all of them, handing over too.
-    inside = "document.activeElement.closest('#people-menu') !== null"
+    inside = "() => document.activeElement.closest('#people-menu') !== null"
     page.wait_for_function(inside)
     seen = []
     for _ in range(12):
@@ -142,7 +142,7 @@ def test_the_keyboard_alone_hands_over_and_invites(
         page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     expect(page.locator("#dialog")).to_be_visible()
-    page.wait_for_function("document.activeElement.closest('#dialog') !== null")
+    page.wait_for_function("() => document.activeElement.closest('#dialog') !== null")
     page.locator("#dialog input[name=once]").focus()
     page.keyboard.press("Space")
     page.keyboard.press("Tab")
