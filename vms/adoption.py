@@ -20,7 +20,6 @@ from accounts.errors import Conflict
 from accounts.models import Resource, Team, User
 from hosts.models import Host, Untracked
 from hosts.virt.errors import NoSuchDomain, VirtError
-from hosts.virt.spec import DomainState
 from jobs import live
 from vms import state, timeline
 from vms.models import VM, Disk, Image, Nic
@@ -146,15 +145,15 @@ def _facts_json(facts: DomainFacts, sizes_gib: dict[str, int]) -> dict[str, Any]
 # --- machines that were lost and turn up, or were migrated --------------------------------------
 
 
-def take_over(vm: VM, host: Host, facts: DomainFacts) -> bool:
-    """A machine that its own host has lost, or that has come from there by a migration, is on
-    ``host``: it lives there from now on. True when it was taken over. A machine that its host
-    still has stays where it is."""
+def take_over(vm: VM, host: Host, facts: DomainFacts, *, left: bool = False) -> bool:
+    """A machine that its own host has lost is on ``host``: it lives there from now on. True when
+    it was taken over. A machine that its host still has stays where it is, whatever another host
+    claims. ``left``: its own host has just said that it has left."""
     if not is_ours(facts):
         return False
     with transaction.atomic():
         row = VM.objects.select_for_update().get(pk=vm.pk)
-        if row.host_id == host.pk or not (_has_come(facts) or _is_lost(row, facts)):
+        if row.host_id in (host.pk, None) or not (left or _is_lost(row, facts)):
             return False
         before = row.host
         row.host = host
@@ -174,11 +173,6 @@ def take_over(vm: VM, host: Host, facts: DomainFacts) -> bool:
         state.announce(row)
     vm.host = host
     return True
-
-
-def _has_come(facts: DomainFacts) -> bool:
-    """libvirt says so once the domain runs here and no more where it was."""
-    return facts.state is DomainState.RUNNING and facts.reason in ("migrated", "post-copy")
 
 
 def _is_lost(row: VM, facts: DomainFacts) -> bool:

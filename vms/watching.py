@@ -6,6 +6,7 @@ or a host says is taken as what it is: a claim of one host about its own domains
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from django.utils import timezone
 from accounts import sharing
 from hosts import watch
 from hosts.virt.errors import NoSuchDomain
+from hosts.virt.spec import DomainState
 from jobs import live
 from jobs import services as job_services
 from vms import adoption, discs, idle, state
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 # After this a machine without an address is no reason to ask its host every second.
 ADDRESS_PATIENCE = timedelta(minutes=10)
+# So long a machine that has left counts as running: the host where it went speaks soon.
+MOVE_SETTLES_S = 5.0
 # More machines than this are not named one by one when their host comes or goes.
 NUDGE_EACH_UP_TO = 300
 # Not needed to compare, and large.
@@ -44,6 +48,11 @@ class MachineListener:
 
     def __init__(self) -> None:
         self._reports = Reports()
+        # Migrations are believed when both hosts have said their part, in whatever order: one has
+        # it running though the row is another's; the other says that it has left (when it first
+        # did). A host's word alone takes no machine from another.
+        self._arrived: dict[UUID, tuple[Host, DomainFacts]] = {}
+        self._left: dict[UUID, float] = {}
 
     def on_sync(self, host: Host, domains: Sequence[DomainFacts], hypervisor: Hypervisor) -> None:
         listed = {facts.uuid: facts for facts in domains}
@@ -91,11 +100,41 @@ class MachineListener:
 
     def _tell(self, host: Host, vm: VM, facts: DomainFacts | None) -> None:
         if vm.host_id != host.pk:
-            # Another host has it. Only a machine that its own host has lost may be taken over.
-            if facts is not None and adoption.take_over(vm, host, facts):
-                state.observe(vm, facts)
+            self._claimed(host, vm, facts)
             return
+        departed = facts is not None and _has_departed(facts)
+        if (facts is None or departed) and self._follow(vm):
+            return
+        if departed:
+            began = self._left.setdefault(vm.uuid, time.monotonic())
+            if vm.observed in state.ON and time.monotonic() - began < MOVE_SETTLES_S:
+                return  # the watcher looks again
+        self._left.pop(vm.uuid, None)
         state.observe(vm, facts)
+
+    def _claimed(self, host: Host, vm: VM, facts: DomainFacts | None) -> None:
+        """Another host has it. Only a machine that its own host has lost may be taken over."""
+        if facts is None or facts.state.value not in state.ON:
+            if vm.uuid in self._arrived and self._arrived[vm.uuid][0].pk == host.pk:
+                del self._arrived[vm.uuid]
+        else:
+            self._arrived[vm.uuid] = (host, facts)
+        if facts is not None:
+            self._take_over(vm, host, facts, left=vm.uuid in self._left)
+
+    def _follow(self, vm: VM) -> bool:
+        """Its own host says that it has it no more: to where it has gone, where that is known."""
+        known = self._arrived.get(vm.uuid)
+        return known is not None and self._take_over(vm, *known, left=True)
+
+    def _take_over(self, vm: VM, host: Host, facts: DomainFacts, *, left: bool) -> bool:
+        left = left and facts.state.value in state.ON
+        if not adoption.take_over(vm, host, facts, left=left):
+            return False
+        self._arrived.pop(vm.uuid, None)
+        self._left.pop(vm.uuid, None)
+        state.observe(vm, facts)
+        return True
 
     def _agent(self, vm: VM, *, connected: bool) -> None:
         if connected and not vm.agent_seen:
@@ -182,6 +221,10 @@ class MachineListener:
             vm__started_at__gte=timezone.now() - ADDRESS_PATIENCE,
             addresses=[],
         ).exists()
+
+
+def _has_departed(facts: DomainFacts) -> bool:
+    return facts.state is DomainState.SHUTOFF and facts.reason == "migrated"
 
 
 def _in_order(addresses: Iterable[str]) -> list[str]:

@@ -61,8 +61,7 @@ class Timing:
     # A guest that has powered itself off may be restarting: what its host says so much later
     # counts. Only then: whatever virsh does to a domain shows at once.
     stop_settles: float = 0.7
-    # A domain that has left for another host: that one says within this time that it has it.
-    move_settles: float = 5.0
+    move_settles: float = 5.5  # a domain that has left for another host is looked at once more
     absent_again: float = 0.7  # a domain that is gone is looked for once more after this
     retry: float = 1.0  # after a call that failed, or a database that did not answer
     backoff_first: float = 1.0
@@ -244,11 +243,12 @@ class HostWatch:
             log.warning("%s: reading %s failed: %s [%s]", self.host, uuid, error.raw, error.ref)
             session.recheck[uuid] = time.monotonic() + self._timing.retry
             return
-        wait_s = 0.0 if settled else self._settles_in(session, facts)
-        if wait_s:
-            session.recheck[uuid] = time.monotonic() + wait_s
+        if not settled and self._may_be_restarting(session, facts):
+            session.recheck[uuid] = time.monotonic() + self._timing.stop_settles
             return
         session.recheck.pop(uuid, None)
+        if not settled and facts.state is DomainState.SHUTOFF and facts.reason == "migrated":
+            session.recheck[uuid] = time.monotonic() + self._timing.move_settles
         if facts.state is DomainState.RUNNING and session.states.get(uuid) is not facts.state:
             session.bring_forward("exposure", within_s=self._timing.exposure_after_start)
         session.states[uuid] = facts.state
@@ -266,16 +266,9 @@ class HostWatch:
         if not settled:
             session.recheck[uuid] = time.monotonic() + self._timing.absent_again
 
-    def _settles_in(self, session: _Session, facts: DomainFacts) -> float:
-        """Seconds after which an end counts that may be none; 0: what is seen counts."""
+    def _may_be_restarting(self, session: _Session, facts: DomainFacts) -> bool:
         was_on = session.states.get(facts.uuid) in (DomainState.RUNNING, DomainState.PAUSED)
-        if not was_on or facts.state is not DomainState.SHUTOFF:
-            return 0.0
-        may_be_none = {
-            "shutdown": self._timing.stop_settles,
-            "migrated": self._timing.move_settles,
-        }
-        return may_be_none.get(facts.reason, 0.0)
+        return was_on and facts.state is DomainState.SHUTOFF and facts.reason == "shutdown"
 
     def _tell_domain(
         self, session: _Session, uuid: UUID, facts: DomainFacts | None, event: DomainEvent | None

@@ -10,13 +10,16 @@ from hosts import connections
 from hosts.models import Host
 from hosts.virt.fake import FakeHypervisor
 from tests.watch.conftest import QUICK, define, domain_of, eventually, sees, watched
-from vms import state
+from vms import state, watching
 from vms.models import VM
 
 
 @pytest.fixture
-def there(fake: FakeHypervisor, host: Host, machine: VM) -> Iterator[FakeHypervisor]:
+def there(
+    fake: FakeHypervisor, host: Host, machine: VM, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FakeHypervisor]:
     """The host "beta", which has been made ready for the machine. Both are watched."""
+    monkeypatch.setattr(watching, "MOVE_SETTLES_S", 0.3)
     beta = Host.objects.create(name="beta", transport=Host.Transport.LOCAL)
     hypervisor = FakeHypervisor("beta")
     with (
@@ -76,6 +79,20 @@ def test_the_host_that_it_left_may_be_heard_first(
     there.suspend(machine.uuid)
     eventually(lambda: lives_at(machine, "beta"), "it to be followed")
     sees(machine, "paused")
+
+
+def test_a_hosts_word_alone_takes_no_machine(
+    machine: VM, fake: FakeHypervisor, there: FakeHypervisor
+) -> None:
+    there.arrive(machine.uuid)
+    lists = there.calls["list_domains"]
+    eventually(lambda: there.calls["list_domains"] > lists + 3, "several lists")
+    assert lives_at(machine, "alpha")
+    fake.force_off(machine.uuid)
+    sees(machine, "shutoff")
+    lists = there.calls["list_domains"]
+    eventually(lambda: there.calls["list_domains"] > lists + 3, "several lists")
+    assert lives_at(machine, "alpha")
 
 
 def test_who_starts_the_old_copy_takes_nothing(
