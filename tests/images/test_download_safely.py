@@ -245,13 +245,13 @@ def test_broken_off_in_the_middle(server: ImageServer, tmp_path: Path) -> None:
 
 
 def test_a_server_that_says_nothing(
-    server: ImageServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ImageServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
     monkeypatch.setattr(download, "READ_TIMEOUT_S", 0.2)
     listener = socket.create_server(("127.0.0.1", 0))
     with listener:
         port = listener.getsockname()[1]
-        monkeypatch.setattr(addresses, "is_allowed", lambda _host, _port: True)
+        settings.IMAGE_ALLOWED_HOSTS = [f"127.0.0.1:{port}"]
         assert code(f"http://127.0.0.1:{port}/x", tmp_path / "x") == "image.download_timeout"
 
 

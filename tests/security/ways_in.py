@@ -20,7 +20,7 @@ from PIL import Image as Picture
 
 from tests.security.ways_world import KEY, World
 from vms import screenshots
-from vms.models import ConsoleControl, ConsoleSession
+from vms.models import VM, ConsoleControl, ConsoleSession
 
 PAGE = Path(__file__).parents[2] / "docs" / "contributor" / "access.md"
 _WAY = re.compile(r"^\| `(GET|POST|PUT|PATCH|DELETE|WS) (\S+)` \| (.+?) \|$")
@@ -114,6 +114,7 @@ def examples(w: World) -> dict[str, Example]:
         **_of_jobs_and_hosts(w),
         **_of_images(w),
         **_of_machines(w),
+        **_of_time(w),
         **_of_settings(w),
         **_of_snapshots_and_templates(w),
         **_of_backups(w),
@@ -279,6 +280,32 @@ def _of_images(w: World) -> dict[str, Example]:
         "POST /api/v1/flavors": E(body=size),
         "PATCH /api/v1/flavors/{flavor_id}": E(body={"vcpus": 2}),
     }
+
+
+def _of_time(w: World) -> dict[str, Example]:
+    later = timezone.now() + timedelta(days=40)
+    page, api, day = "POST /machines/{uuid}/time", "POST /api/v1/vms/{uuid}", later.date()
+    idle = {"idle_days": 7, "idle_stop_days": 2}
+    return {
+        f"{page}/extend/": E(before=_ends),
+        f"{page}/end/": E(before=_ends, body={"day": day.isoformat()}),
+        f"{page}/forever/": E(before=_ends),
+        f"{page}/ask/": E(before=_ends, body={"day": day.isoformat(), "reason": "why"}),
+        "POST /admin/leases/": E(body={"default_days": 5, "max_days": 9, "bin_days": 3}),
+        "POST /admin/leases/idle/": E(body=idle),
+        "POST /admin/leases/override/": E(body={"about": f"team:{w.team.pk}", "max_days": 9}),
+        f"{api}/extend": E(before=_ends),
+        f"{api}/time-requests": E(before=_ends, body={"until": later.isoformat(), "reason": "why"}),
+        "GET /api/v1/leases/terms": E(query=f"?team={w.team.pk}"),
+        "PUT /api/v1/leases/rules": E(body={"default_days": 5}),
+        "PUT /api/v1/leases/rules/teams/{team_id}": E(body={"max_days": 9}),
+        "PUT /api/v1/leases/rules/flavors/{flavor_id}": E(body={"max_days": 9}),
+        "PUT /api/v1/leases/idle": E(body=idle),
+    }
+
+
+def _ends(w: World, role: str) -> None:
+    VM.objects.filter(pk=w.vm.pk).update(ends_at=timezone.now() + timedelta(days=5))
 
 
 def _of_machines(w: World) -> dict[str, Example]:

@@ -1,13 +1,12 @@
 """Bring a file from the network to this machine, within bounds.
 
 Every connection, also after a redirect, is made to an address that was checked a moment before
-(``addresses.resolve``); TLS and the Host header keep the name. The file is written to the path
+(``accounts.outbound``); TLS and the Host header keep the name. The file is written to the path
 given; whoever calls removes it when anything goes wrong.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
@@ -24,8 +23,8 @@ import httpcore
 from django.conf import settings
 
 from accounts.errors import DomainError, Invalid
+from accounts.outbound import CheckedBackend, Source
 from vms.images import addresses
-from vms.images.addresses import Source
 
 GIB = 1024**3
 MAX_REDIRECTS = 5
@@ -172,29 +171,6 @@ def _copy(
     return done
 
 
-class _CheckedBackend(httpcore.NetworkBackend):
-    """Resolves and checks by ourselves, then connects to exactly what was checked."""
-
-    def __init__(self, *, allowed: bool) -> None:
-        self._allowed = allowed
-        self._connect = httpcore.SyncBackend().connect_tcp
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
-        found = addresses.resolve(host, port, allowed=self._allowed)
-        for address in found[:-1]:
-            # The next one may answer: an IPv6 address without a route is common.
-            with contextlib.suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
-                return self._connect(address, port, timeout, local_address, socket_options)
-        return self._connect(found[-1], port, timeout, local_address, socket_options)
-
-
 @contextmanager
 def _open(source: Source) -> Iterator[tuple[int | None, Iterator[bytes]]]:
     """The length (if told) and the body of what ``source`` leads to."""
@@ -217,7 +193,8 @@ def _open(source: Source) -> Iterator[tuple[int | None, Iterator[bytes]]]:
 def _request(source: Source) -> Iterator[httpcore.Response]:
     # No proxy from the environment: it would make the connection for us, to where it likes.
     with httpcore.ConnectionPool(
-        ssl_context=_tls(), network_backend=_CheckedBackend(allowed=source.allowed)
+        ssl_context=_tls(),
+        network_backend=CheckedBackend(allowed=source.allowed, family=addresses.FAMILY),
     ) as pool:
         url = httpcore.URL(
             scheme=source.url.raw_scheme,
