@@ -24,7 +24,7 @@ FROM base
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
-        libvirt0 openssh-client procps python3 qemu-utils util-linux \
+        libvirt0 openssh-client osinfo-db procps python3 qemu-utils util-linux \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --create-home --home-dir /var/lib/kvmweb --uid 990 kvmweb
 WORKDIR /app

@@ -91,6 +91,9 @@ def write(host_id: int, inventory: Inventory) -> Host:
         "cpu_virt_flag": facts.cpu_virt_flag,
         "firmwares": list(facts.firmwares),
         "machines": list(facts.machines),
+        "tpm": facts.tpm,
+        "videos": list(facts.videos),
+        "cpu_models": list(facts.cpu_models),
     }
     host.checks = _checks_json(inventory.checks, kept=_probe_of(host))
     host.checked_at = host.last_seen_at = now
@@ -209,6 +212,7 @@ def write_networks(host: Host, networks: Sequence[NetworkFacts]) -> None:
                 "cidr": facts.cidr[:43],
                 "active": facts.active,
                 "autostart": facts.autostart,
+                "pxe": facts.pxe,
                 "seen_at": now,
             },
         )

@@ -51,6 +51,11 @@ messages.register(
             "admin to start it."
         ),
         "placement.no_network.short": _("its network “%(network)s” is not running"),
+        "placement.lacks": _(
+            "No host has what this machine needs: %(need)s. Choose otherwise under “Processor and "
+            "firmware”, or ask an admin."
+        ),
+        "placement.lacks.short": _("does not have %(need)s"),
         "placement.no_memory": _(
             "No host has enough memory left: the machine needs %(needed_mib)s MiB, and the most "
             "that is free on one host is %(free_mib)s MiB. Choose a smaller size, or stop a "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
@@ -72,6 +74,29 @@ class Host(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def lacks(self, needs: Iterable[str]) -> str:
+        """The first of these that it was not seen to have, or "". Words: ``uefi``, ``secureboot``,
+        ``tpm``, ``kvm``, ``machine:pc``, ``cpu:EPYC``."""
+        return next((need for need in needs if not self._has(need)), "")
+
+    def _has(self, need: str) -> bool:
+        word, _colon, value = need.partition(":")
+        firmwares = self.facts.get("firmwares", ())
+        match word:
+            case "uefi":
+                return "efi" in firmwares
+            case "secureboot":
+                return "secure" in firmwares
+            case "tpm":
+                return bool(self.facts.get("tpm"))
+            case "kvm":
+                return self.domain_type == "kvm"
+            case "machine":
+                return value in self.facts.get("machines", ())
+            case "cpu":
+                return value in self.facts.get("cpu_models", ())
+        return False
+
     @property
     def domain_type(self) -> str:
         """libvirt's ``<domain type=...>`` for new machines: ``kvm`` or ``qemu``."""
@@ -111,6 +136,7 @@ class Network(models.Model):
     active = models.BooleanField(default=False)
     autostart = models.BooleanField(default=False)
     public = models.BooleanField(default=True)  # people may choose it
+    pxe = models.BooleanField(default=False)  # its own DHCP names a file to boot
     seen_at = models.DateTimeField(null=True)
 
     class Meta:

@@ -55,6 +55,8 @@ class Ask:
     network: str
     arch: str
     image_bytes: int  # to write where the image's copy is not there yet
+    networks: frozenset[str]
+    needs: tuple[str, ...]  # what it must be able to do: ``Host.lacks``
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +78,12 @@ def choose(
     image: ImageLike | None = None,
     vm: Placeable | None = None,
     only: Host | None = None,
+    more_networks: Iterable[str] = (),
+    needs: Iterable[str] = (),
 ) -> Host:
     """The best host for this machine. With ``vm``, its host and its disks' pool are set in the
     same transaction, which is what keeps two machines from taking the same room. ``only``: this
-    host or none (what the machine is made from lies there).
+    host or none (what the machine is made from lies there). ``needs``: words of ``Host.lacks``.
 
     Raises Conflict ``placement.none`` (or ``placement.<why>`` when all hosts refuse for the same
     reason) with ``reasons``: a list of ``{"host", "code", ...}``.
@@ -91,6 +95,8 @@ def choose(
         network=network,
         arch=image.arch if image is not None else "",
         image_bytes=image.file_size_bytes if image is not None else 0,
+        networks=frozenset((network, *more_networks)) - {""},
+        needs=tuple(needs),
     )
     with transaction.atomic():
         candidates = [c for c in _candidates(image) if only is None or c.host.pk == only.pk]
@@ -154,8 +160,10 @@ def _refusal(candidate: Candidate, ask: Ask) -> Refusal | None:
         return {"code": "placement.unreachable"}
     if ask.arch and host.arch and ask.arch != host.arch:
         return {"code": "placement.arch", "needed": ask.arch, "has": host.arch}
-    if ask.network and ask.network not in candidate.networks:
-        return {"code": "placement.no_network", "network": ask.network}
+    if absent := sorted(ask.networks - candidate.networks):
+        return {"code": "placement.no_network", "network": absent[0]}
+    if lacking := host.lacks(ask.needs):
+        return {"code": "placement.lacks", "need": lacking}
     if ask.memory_mib > room.memory_free_mib:
         return {
             "code": "placement.no_memory",

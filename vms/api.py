@@ -49,6 +49,7 @@ from vms.api_schemas import (
     XmlOut,
 )
 from vms.cloning import requests as cloning
+from vms.knobs import CardWish, DiskWish, Wish
 from vms.models import VM, Batch, Flavor, Image
 from vms.provisioning import network_choices, request_batch, request_vm, retry_failed
 from vms.provisioning.validation import Problems
@@ -350,8 +351,6 @@ def _asked(request: HttpRequest, wanted: CreateIn) -> dict[str, Any]:
     team = _chosen(problems, "team", wanted.team, _teams(request))
     network = _network(wanted.network)
     problems.raise_if_any()
-    if image is None:
-        raise NotFound("vm.image_unknown", name="")
     keys = wanted.ssh_keys
     if keys is None:
         keys = list(user.ssh_keys.values_list("public_key", flat=True))
@@ -374,7 +373,28 @@ def _asked(request: HttpRequest, wanted: CreateIn) -> dict[str, Any]:
         "tags": wanted.tags,
         "description": wanted.description,
         "ends_at": wanted.ends_at,
+        "wish": _wish(request, wanted),
     }
+
+
+def _wish(request: HttpRequest, wanted: CreateIn) -> Wish:
+    problems = Problems()
+    images = Image.objects.visible_to(_identity(request).user)
+    discs = [
+        _chosen(problems, "discs", disc, images, code="vm.image_unknown") for disc in wanted.discs
+    ]
+    problems.raise_if_any()
+    return Wish(
+        **wanted.hardware.model_dump(),
+        os_id=wanted.os,
+        disk=DiskWish(**wanted.disk.model_dump()),
+        disks=tuple(DiskWish(**disk.model_dump()) for disk in wanted.disks),
+        card=CardWish(**wanted.nic.model_dump()),
+        cards=tuple(CardWish(**card.model_dump()) for card in wanted.nics),
+        discs=tuple(disc for disc in discs if disc is not None),
+        boot=tuple(wanted.boot),
+        autostart=wanted.autostart,
+    )
 
 
 def _batch(request: HttpRequest, batch: Batch) -> dict[str, Any]:
@@ -461,7 +481,12 @@ def machine_out(view: presentation.MachineView) -> dict[str, Any]:
 
 
 def _chosen(
-    problems: Problems, field: str, wanted: IdOrName | None, rows: QuerySet[M, M]
+    problems: Problems,
+    field: str,
+    wanted: IdOrName | None,
+    rows: QuerySet[M, M],
+    *,
+    code: str = "",
 ) -> M | None:
     """By id, or by name; what is not there is a problem of this field."""
     if wanted is None:
@@ -473,7 +498,7 @@ def _chosen(
     if found is None:
         found = rows.filter(name=text).first()
     if found is None:
-        problems.add(field, f"vm.{field}_unknown", name=text[:64])
+        problems.add(field, code or f"vm.{field}_unknown", name=text[:64])
     return found
 
 

@@ -17,13 +17,69 @@ Whole = Annotated[int, Field(strict=True)]  # JSON's true is no number, and neit
 IdOrName = Whole | str
 
 
+class HardwareIn(Schema):
+    """How it is built. What is left out is as its operating system wants it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    machine: Literal["", "q35", "pc"] = ""
+    firmware: Literal["", "bios", "uefi", "secureboot"] = ""
+    tpm: bool | None = None
+    cpu_mode: Literal["", "host-passthrough", "host-model", "maximum", "custom"] = ""
+    cpu_model: str = ""
+    sockets: Whole | None = None
+    cores: Whole | None = None
+    threads: Whole | None = None
+    video: Literal["", "virtio", "vga", "bochs", "qxl"] = ""
+    rng: bool | None = None
+    balloon: bool | None = None
+    agent: Annotated[bool | None, Field(description="a channel for the guest agent")] = None
+    watchdog: Literal["", "reset", "poweroff", "pause"] = ""
+    clock: Literal["", "utc", "localtime"] = ""
+    hyperv: Annotated[
+        bool | None, Field(description="enlightenments for Windows, where KVM runs it")
+    ] = None
+    disc_bus: Annotated[
+        Literal["", "scsi", "sata"], Field(description="of the drives for discs")
+    ] = ""
+
+
+class DiskIn(Schema):
+    """How a disk is attached."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bus: Literal["", "virtio", "scsi", "sata", "ide"] = ""
+    cache: Literal["", "none", "writeback", "writethrough", "directsync", "unsafe"] = ""
+    discard: Literal["", "unmap", "ignore"] = ""
+    io: Literal["", "native", "threads", "io_uring"] = ""
+    format: Literal["", "qcow2", "raw"] = ""
+
+
+class MoreDiskIn(DiskIn):
+    """An empty disk beside the first."""
+
+    size_gib: Whole
+
+
+class CardIn(Schema):
+    model_config = ConfigDict(extra="forbid")
+
+    model: Literal["", "virtio", "e1000e", "e1000", "rtl8139"] = ""
+    mac: Annotated[str, Field(description="default: a free one")] = ""
+
+
+class MoreCardIn(CardIn):
+    network: str
+
+
 class CreateIn(Schema):
     """A machine to make. Image, flavor, network and team are named by id or name."""
 
     model_config = ConfigDict(extra="forbid")
 
     name: str
-    image: IdOrName
+    image: IdOrName | None = Field(description="null: an empty disk")
     flavor: IdOrName | None = None
     vcpus: Whole | None = None
     memory_mib: Whole | None = None
@@ -42,6 +98,17 @@ class CreateIn(Schema):
     ends_at: AwareDatetime | None = Field(
         None, description="default: what the rules say; see `GET /leases/terms`"
     )
+    os: str = Field("", description="libosinfo's short name, like debian12; default: the image's")
+    hardware: HardwareIn = HardwareIn()
+    disk: DiskIn = Field(DiskIn(), description="the first disk, beyond its size")
+    disks: list[MoreDiskIn] = Field([], max_length=32)
+    nic: CardIn = Field(CardIn(), description="the first network card, beyond its network")
+    nics: list[MoreCardIn] = Field([], max_length=32)
+    discs: list[IdOrName] = Field(
+        [], max_length=8, description="discs in further drives: Windows' virtio drivers"
+    )
+    boot: list[Literal["disc", "disk", "network"]] = Field([], max_length=3)
+    autostart: Annotated[bool, Field(description="start it with its host")] = False
 
 
 class CloneIn(Schema):

@@ -14,19 +14,17 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from accounts.errors import Invalid
-from vms import keys, seeds
+from vms import keys, seeds, virt_install
+from vms.knobs import CardPlan, DiskPlan, Hardware, Knobs
 from vms.provisioning.domain import ISO_TARGET, SEED_TARGET
 from vms.state import ON
 
 if TYPE_CHECKING:
     from vms.models import VM, Disk, Image
 
+URI = virt_install.URI
 POOL_PATH = "/var/lib/libvirt/images"  # libvirt's default pool
-URI = "qemu:///system"
 PASSWORD_PLACE = "@PASSWORD_HASH@"  # noqa: S105 - where the hash goes
-# libosinfo's "any Linux of these years". A name that is newer than the host's osinfo-db (debian12
-# on Debian 12 itself) makes virt-install refuse; what it would choose is given in full below.
-GENERIC_OS = "linux2020"
 
 _VERBS = {
     "start": "start",
@@ -46,11 +44,12 @@ _VERBS = {
 def show_create(
     *,
     name: str,
-    image: Image,
+    image: Image | None,
     vcpus: int,
     memory_mib: int,
     disk_gib: int,
     network: str,
+    hardware: Hardware | None = None,
     copy: str = "linked",
     user: str = "",
     has_password: bool = False,
@@ -64,17 +63,22 @@ def show_create(
 ) -> list[str]:
     """One item for each command; a here-document makes an item of several lines. Never raises:
     appended cloud-config that is wrong is left out."""
-    mac = mac or _mac(name)
-    disk = f"{pool_path}/{name}.qcow2"
-    source = f"{pool_path}/{image.volume_name}"
-    is_iso = image.kind == "iso"
+    hardware = hardware or plain(disk_gib, network)
+    mac = mac or hardware.cards[0].mac or _mac(name)
+    first = hardware.disks[0]
+    disk = f"{pool_path}/{name}.{first.format}"
     lines = (
-        [shlex.join(["qemu-img", "create", "-f", "qcow2", disk, f"{disk_gib}G"])]
-        if is_iso
-        else _disk_lines(image, source, disk, disk_gib, copy)
+        [shlex.join(["qemu-img", "create", "-f", first.format, disk, f"{first.size_gib}G"])]
+        if image is None or image.kind == "iso"
+        else _disk_lines(image, pool_path, disk, copy, first)
     )
+    paths = [disk]
+    for plan in hardware.disks[1:]:
+        paths.append(f"{pool_path}/{name}-{plan.target}.{plan.format}")
+        size = f"{plan.size_gib}G"
+        lines.append(shlex.join(["qemu-img", "create", "-f", plan.format, paths[-1], size]))
     seed_path = ""
-    if image.has_cloud_init:
+    if image is not None and image.has_cloud_init:
         seed_path = f"{pool_path}/{name}-seed.iso"
         seed = seeds.Seed(
             instance_id=name,
@@ -87,14 +91,16 @@ def show_create(
             shell=seeds.shell_for(image.os_id),
         )
         lines += _seed_lines(seed, seed_path)
-    install = _virt_install(
+    install = virt_install.line(
         name=name,
         vcpus=vcpus,
         memory_mib=memory_mib,
-        network=f"network={_option(network)},model=virtio,mac={mac}",
-        disk=disk,
+        mac=mac,
+        hardware=hardware,
+        disks=paths,
         seed=seed_path,
-        disc=source if is_iso else "",
+        disc=f"{pool_path}/{image.volume_name}" if image and image.kind == "iso" else "",
+        discs=[f"{pool_path}/{disc.volume_name}" for disc in hardware.discs],
         domain_type=domain_type,
     )
     if start:
@@ -105,6 +111,16 @@ def show_create(
         f"{install} \\\n  --print-xml > {xml}",
         _join(["virsh", "-c", URI, "define"], xml),
     ]
+
+
+def plain(disk_gib: int, network: str) -> Hardware:
+    """What is made where nothing is said."""
+    return Hardware(
+        os_id="",
+        knobs=Knobs(),
+        disks=(DiskPlan(target="vda", size_gib=disk_gib),),
+        cards=(CardPlan(network=network),),
+    )
 
 
 def show_again(names: Sequence[str]) -> list[str]:
@@ -316,11 +332,12 @@ def show_console(vm: VM) -> list[str]:
     ]
 
 
-def _disk_lines(image: Image, source: str, disk: str, disk_gib: int, copy: str) -> list[str]:
+def _disk_lines(image: Image, folder: str, disk: str, copy: str, plan: DiskPlan) -> list[str]:
+    source, disk_gib = f"{folder}/{image.volume_name}", plan.size_gib
     image_format = image.format or "qcow2"
     if copy == "full":
-        convert = ["qemu-img", "convert", "-p", "-f", image_format, "-O", "qcow2", source, disk]
-        resize = ["qemu-img", "resize", "-f", "qcow2", disk, f"{disk_gib}G"]
+        convert = ["qemu-img", "convert", "-p", "-f", image_format, "-O", plan.format, source, disk]
+        resize = ["qemu-img", "resize", "-f", plan.format, disk, f"{disk_gib}G"]
         return [shlex.join(convert), shlex.join(resize)]
     create = ["qemu-img", "create", "-f", "qcow2", "-F", image_format, "-b", source, disk]
     return [shlex.join([*create, f"{disk_gib}G"])]
@@ -360,50 +377,6 @@ def _here(path: str, text: str) -> str:
     while delimiter in text.splitlines():
         delimiter += "_"
     return f"cat > {shlex.quote(path)} <<'{delimiter}'\n{text.rstrip(chr(10))}\n{delimiter}"
-
-
-def _virt_install(
-    *,
-    name: str,
-    vcpus: int,
-    memory_mib: int,
-    network: str,
-    disk: str,
-    seed: str,
-    disc: str,
-    domain_type: str,
-) -> str:
-    cpu = "host-passthrough" if domain_type == "kvm" else "maximum"
-    options: list[tuple[str, str]] = [
-        ("--connect", URI),
-        ("--virt-type", domain_type),
-        ("--name", name),
-        ("--vcpus", str(vcpus)),
-        ("--memory", str(memory_mib)),
-        ("--cpu", f"mode={cpu}"),
-        ("--osinfo", GENERIC_OS),
-        # A disc to install from boots first, and is out after the first reboot.
-        ("--cdrom", disc) if disc else ("--import", ""),
-        ("--disk", f"path={_option(disk)},format=qcow2,bus=virtio,discard=unmap"),
-    ]
-    if seed:
-        # Debian's cloud kernel has no AHCI driver: a SATA CD-ROM would never be seen.
-        options.append(("--controller", "type=scsi,model=virtio-scsi"))
-        options.append(("--disk", f"path={_option(seed)},device=cdrom,bus=scsi"))
-    options += [
-        ("--network", network),
-        ("--channel", "unix,target.type=virtio,target.name=org.qemu.guest_agent.0"),
-        ("--graphics", "vnc,listen=socket"),
-        ("--noautoconsole", ""),
-    ]
-    return "virt-install \\\n  " + " \\\n  ".join(
-        f"{flag} {shlex.quote(value)}" if value else flag for flag, value in options
-    )
-
-
-def _option(value: str) -> str:
-    """A value inside one of virt-install's comma-separated options."""
-    return value.replace(",", ",,")
 
 
 def _join(words: Iterable[str], rest: str) -> str:

@@ -128,8 +128,9 @@ def put_in(ctx: JobContext) -> None:
 def settle(vm: VM, at: Hypervisor, pool: str) -> None:
     """Its drives hold what its row says, and its seed. Idempotent."""
     holder = vm.iso_target or ISO_TARGET
+    others = set(vm.extra_discs.values_list("target", flat=True))
     for drive in at.domain(vm.uuid).disks:
-        if drive.device != "cdrom":
+        if drive.device != "cdrom" or drive.target in others:
             continue
         if vm.iso is not None and drive.target == holder:
             at.load_cdrom(vm.uuid, drive.target, pool, vm.iso.volume_name)

@@ -14,12 +14,14 @@ from accounts import policy
 from accounts.models import Team, User
 from accounts.policy import Action
 from accounts.request_forms import end_of
+from vms.knob_form import KnobForm
 from vms.lease_rules import BIN_DAYS_MAX, BIN_DAYS_MIN, DAYS_MAX
 from vms.models import VM, Flavor, Image
 from vms.provisioning import network_choices
 from vms.provisioning.batch import SIZE_MAX
 
 CUSTOM = "custom"
+EMPTY = "empty"  # in the place of an image
 _SEPARATORS = re.compile(r"[\s,;]+")
 
 
@@ -27,13 +29,11 @@ def split_tags(text: str) -> list[str]:
     return [tag for tag in _SEPARATORS.split(text.strip()) if tag]
 
 
-class CreateForm(forms.Form):
+class CreateForm(KnobForm):
     """The create page. Field names are those of ``provisioning.request_vm``."""
 
     name = forms.CharField(max_length=200)
-    image = forms.ModelChoiceField(
-        Image.objects.none(), error_messages={"required": _("Choose an image.")}
-    )
+    image = forms.CharField(max_length=20, error_messages={"required": _("Choose an image.")})
     flavor = forms.CharField(max_length=20, required=False)
     vcpus = forms.IntegerField(required=False)
     memory_mib = forms.IntegerField(required=False)
@@ -72,15 +72,23 @@ class CreateForm(forms.Form):
         self.ssh_keys = list(user.ssh_keys.all())
         self.networks = network_choices()
         self.teams = _teams(user)
-        self.fields["image"].queryset = Image.objects.filter(  # type: ignore[attr-defined]
-            pk__in=[image.pk for image in self.images]
-        )
+        self.isos = [image for image in self.images if image.kind == Image.Kind.ISO]
         self.fields["team"].queryset = Team.objects.filter(  # type: ignore[attr-defined]
             pk__in=[team.pk for team in self.teams]
         )
         self.fields["keys"].choices = [  # type: ignore[attr-defined]
             (str(key.pk), key.name) for key in self.ssh_keys
         ]
+
+    def clean_image(self) -> Image | None:
+        """None: an empty disk."""
+        word = self.cleaned_data["image"]
+        if word == EMPTY:
+            return None
+        found = next((one for one in self.images if str(one.pk) == word), None)
+        if found is None:
+            raise forms.ValidationError(_("This image is not offered any more. Choose another."))
+        return found
 
     def clean_flavor(self) -> Flavor | None:
         word = self.cleaned_data["flavor"]

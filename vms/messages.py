@@ -145,6 +145,58 @@ messages.register(
         "vm.network_unknown": _(
             "No host offers the network “%(name)s” now. Choose one from the list."
         ),
+        "vm.knob_unknown": _("“%(given)s” is no choice here. Choose one from the list."),
+        "vm.host_lacks": _("No host that takes machines has %(need)s. Choose otherwise."),
+        "vm.secureboot_q35": _("Secure Boot needs the machine type q35."),
+        "vm.cpu_model_mode": _("A processor model is only for the mode “custom”."),
+        "vm.cpu_model_unknown": _(
+            "No host can run the processor model “%(given)s”. Choose one from the list."
+        ),
+        "vm.topology_product": _(
+            "Sockets × cores × threads make %(product)s processors, and the machine has %(n)s."
+        ),
+        "vm.disks_many": _("A machine has at most %(limit)s disks."),
+        "vm.cards_many": _("A machine has at most %(limit)s network cards."),
+        "vm.discs_many": _("A machine has at most %(limit)s discs beside the first."),
+        "vm.disc_not_iso": _("“%(name)s” is no installation disc, or is not ready."),
+        "vm.bus_full": _("No place is left on the bus “%(bus)s”. Choose another."),
+        "vm.linked_is_qcow2": _("A linked disk is qcow2. Choose a full copy for a raw one."),
+        "vm.ide_needs_pc": _("The bus IDE needs the machine type pc."),
+        "vm.io_native_cache": _("The mode “native” needs the cache none or directsync."),
+        "vm.mac_wrong": _(
+            "“%(given)s” cannot be the address of a card here: like 52:54:00:12:34:56, locally "
+            "administered, and not beginning with fe."
+        ),
+        "vm.mac_taken": _("Another machine has the address %(mac)s."),
+        "vm.mac_of_many": _("Several machines cannot share an address. Leave it empty."),
+        "vm.boot_unknown": _("Boot from disc, disk and network, each named once."),
+        "vm.boot_no_disc": _("There is no installation disc to boot from."),
+        "vm.os_unknown": _("“%(name)s” is no operating system that this site knows."),
+        "vm.empty_no_cloud_init": _("An empty disk has no cloud-init to read this. Leave it out."),
+        "advice.bios": _("%(os)s does not start by BIOS. Choose UEFI."),
+        "advice.uefi": _("%(os)s does not start by UEFI. Choose BIOS."),
+        "advice.tpm": _("The installer of %(os)s refuses a machine without a TPM 2.0."),
+        "advice.clock": _("%(os)s takes the clock for local time: it would be hours off."),
+        "advice.windows_disk": _(
+            "The installer of %(os)s does not see this disk without the virtio drivers. Put their "
+            "disc into a drive, or choose the bus SATA."
+        ),
+        "advice.windows_card": _(
+            "%(os)s has no network with this card until the virtio drivers are installed."
+        ),
+        "advice.cloud_kernel": _(
+            "Kernels of cloud images often have no driver for %(bus)s: such a machine does not "
+            "find its disk. Virtio is safe, and faster."
+        ),
+        "advice.cache_unsafe": _(
+            "With the cache “unsafe” a host that fails takes what the guest wrote to %(disk)s."
+        ),
+        "advice.threads": _("Without a cache, “native” is faster for %(disk)s than “threads”."),
+        "advice.memory_below": _("%(os)s needs at least %(least)s MiB of memory."),
+        "advice.memory_small": _("%(os)s runs better with %(advised)s MiB of memory."),
+        "advice.disk_below": _("%(os)s needs a disk of at least %(least)s GiB."),
+        "advice.disk_small": _("For %(os)s a disk of %(advised)s GiB is recommended."),
+        "advice.vcpus": _("%(os)s needs at least %(least)s vCPUs."),
         "vm.snapshot_unknown": _("The machine has no snapshot “%(name)s”. Choose one of its own."),
         "vm.team_unknown": _("There is no team “%(name)s” for you. Choose one of your teams."),
         "vm.copy_unknown": _("A disk is made as “linked” or as a “full” copy."),

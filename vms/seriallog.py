@@ -81,7 +81,7 @@ def name_of(vm: VM) -> str:
 
 def place(vm: VM) -> Place | None:
     """Beside the machine's first disk. None: it has no host or no disk yet."""
-    disk = vm.disks.select_related("pool__host").order_by("target").first()
+    disk = vm.disks.select_related("pool__host").order_by("id").first()
     if vm.host is None or disk is None or disk.pool is None:
         return None
     return Place(host=vm.host, pool=disk.pool.name, name=name_of(vm))

@@ -16,6 +16,7 @@ from hosts.virt.xml.build import parse
 VIRT_FLAGS = ("vmx", "svm")
 X86 = ("x86_64", "i686")
 MACHINES_LIMIT = 100
+CPU_MODELS_LIMIT = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class GuestSupport:
     tpm_emulator: bool
     video_models: tuple[str, ...]
     cpu_modes: tuple[str, ...]
+    cpu_models: tuple[str, ...] = ()  # named ones that can be run
 
 
 NOTHING_KNOWN = GuestSupport(firmwares=(), tpm_emulator=False, video_models=(), cpu_modes=())
@@ -92,6 +94,11 @@ def guest_support(domain_capabilities: str) -> GuestSupport:
             for mode in root.findall("./cpu/mode")
             if mode.get("supported") == "yes"
         ),
+        cpu_models=tuple(
+            model.text or ""
+            for model in root.findall("./cpu/mode[@name='custom']/model")
+            if model.get("usable") == "yes"
+        )[:CPU_MODELS_LIMIT],
     )
 
 
@@ -129,4 +136,7 @@ def host_facts(
         cpu_virt_flag=flag is not None if arch in X86 else "kvm" in types,
         firmwares=support.firmwares,
         machines=machines(capabilities),
+        tpm=support.tpm_emulator,
+        videos=support.video_models,
+        cpu_models=support.cpu_models,
     )

@@ -339,6 +339,7 @@ def network(text: str, *, active: bool, autostart: bool) -> NetworkFacts:
         cidr=_cidr(root),
         active=active,
         autostart=autostart,
+        pxe=root.find("./ip/dhcp/bootp") is not None,
     )
 
 

@@ -27,15 +27,18 @@ class DiskSpec:
     format: str = "qcow2"
     cache: str | None = None
     discard: str | None = "unmap"
+    io: str | None = None  # native | threads | io_uring
     boot_order: int | None = None
     serial: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class CdromSpec:
-    """A virtio-scsi CD-ROM (Debian's cloud kernel has no AHCI). ``volume`` None: tray empty."""
+    """A virtio-scsi CD-ROM (Debian's cloud kernel has no AHCI); ``sata`` for installers that know
+    no virtio (Windows). ``volume`` None: tray empty."""
 
     target: str = "sda"
+    bus: str = "scsi"
     pool: str | None = None
     volume: str | None = None
     boot_order: int | None = None
@@ -86,6 +89,9 @@ class DomainSpec:
     arch: str = "x86_64"
     machine: str = "q35"  # q35 | pc
     cpu_mode: str | None = None  # None: host-passthrough under kvm, "maximum" under emulation
+    cpu_model: str = ""  # QEMU's name of it, with the mode "custom"
+    # (sockets, cores, threads); their product is the number of processors
+    topology: tuple[int, int, int] | None = None
     firmware: str = "bios"  # bios | uefi | secureboot
     tpm: bool = False
     os_id: str = ""  # http://libosinfo.org/xmlns/libvirt/domain/1.0
@@ -101,6 +107,9 @@ class DomainSpec:
     vnc: bool = True  # <listen type='socket'/>, sharePolicy force-shared
     rng: bool = True
     balloon: bool = True
+    watchdog: str = ""  # what happens when the guest stops feeding it: reset | poweroff | pause
+    clock: str = "utc"  # localtime: what Windows takes a hardware clock for
+    hyperv: bool = False  # tell Windows that it is a guest; only KVM can
     metadata: DomainMetadata | None = None
 
 
@@ -229,6 +238,7 @@ class NetworkFacts:
     cidr: str
     active: bool
     autostart: bool
+    pxe: bool = False  # its DHCP names a file to boot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +255,9 @@ class HostFacts:
     cpu_virt_flag: bool  # vmx or svm among the host CPU's features
     firmwares: tuple[str, ...] = ()  # bios, efi, secure
     machines: tuple[str, ...] = ()
+    tpm: bool = False  # an emulated TPM 2.0 (swtpm)
+    videos: tuple[str, ...] = ()
+    cpu_models: tuple[str, ...] = ()  # that its QEMU can run
 
 
 @dataclass(frozen=True, kw_only=True)

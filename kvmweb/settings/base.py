@@ -298,6 +298,8 @@ STORAGES = {
 
 # --- KVMWeb -------------------------------------------------------------------------------
 # Where the site keeps the images it published, before they are copied to hosts.
+# libosinfo's database: what operating systems want of a machine.
+OSINFO_DIR = Path(env.str("KVMWEB_OSINFO_DIR", default="/usr/share/osinfo"))
 IMAGE_DIR = Path(env.str("KVMWEB_IMAGE_DIR", default=str(VAR_DIR / "images")))
 IMAGE_MAX_FILE_GIB = env.int("KVMWEB_IMAGE_MAX_FILE_GIB", default=32)
 IMAGE_MAX_VIRTUAL_GIB = env.int("KVMWEB_IMAGE_MAX_VIRTUAL_GIB", default=256)

@@ -14,8 +14,10 @@ import yaml
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from lxml import etree
 
 from vms import commands
+from vms.knobs import CardPlan, DiskPlan, Hardware, Knobs
 from vms.models import VM, Image
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIk4wYv8eYHHfHvL8k5c1q8kJ0q5k9Jm3lq0y1pJtQ2D o'brien"
@@ -89,6 +91,70 @@ def test_the_lines_do_what_they_say(copy: str, start: bool, tmp_path: Path) -> N
     assert user_data["runcmd"] == ["EOF"]
     if not start:
         assert "<name>web-1</name>" in (tmp_path / "web-1.xml").read_text()
+
+
+@pytest.mark.skipif(shutil.which("virt-install") is None, reason="it reads the line")
+def test_virt_install_takes_every_knob(tmp_path: Path) -> None:
+    """What it would define has what was asked for, by its own reading of each option."""
+    hardware = Hardware(
+        os_id="",
+        knobs=Knobs(
+            machine="q35",
+            firmware="secureboot",
+            tpm=True,
+            sockets=1,
+            cores=2,
+            threads=1,
+            cpu_mode="custom",
+            cpu_model="EPYC",
+            video="vga",
+            rng=False,
+            balloon=False,
+            agent=False,
+            watchdog="poweroff",
+            clock="localtime",
+            hyperv=True,
+        ),
+        disks=(
+            DiskPlan(target="vda", size_gib=2, cache="none", io="native", format="qcow2"),
+            DiskPlan(target="sdg", size_gib=1, bus="sata", format="raw"),
+        ),
+        cards=(
+            CardPlan(network="default", mac="52:54:00:00:00:01"),
+            CardPlan(network="default", model="e1000e"),
+        ),
+        boot=("network", "disk"),
+        autostart=True,
+    )
+    lines = create(image=None, hardware=hardware, pool_path=str(tmp_path), domain_type="kvm")
+    lines[-1] = lines[-1].replace("--virt-type kvm", "--virt-type test") + " --print-xml 1"
+    result = paste(lines, tmp_path)
+    assert result.returncode == 0, result.stderr
+    root = etree.fromstring(result.stdout[result.stdout.index("<domain") :])
+
+    def has(path: str) -> list[str]:
+        return [str(found) for found in root.xpath(path)]
+
+    assert has("os/@firmware") == ["efi"]
+    assert has("os/firmware/feature[@enabled='yes']/@name") == ["enrolled-keys", "secure-boot"]
+    assert has("os/boot/@dev") == ["network", "hd"]
+    assert has("cpu/topology/@cores") == ["2"]
+    assert has("cpu/model/text()") == ["EPYC"]
+    assert has("clock/@offset") == ["localtime"]
+    assert has("features/smm/@state") == ["on"]
+    assert has("features/hyperv/synic/@state") == ["on"]
+    assert has("features/hyperv/vpindex/@state") == ["on"]
+    assert has("devices/disk/target/@bus") == ["virtio", "sata"]
+    assert has("devices/disk[1]/driver/@cache") == ["none"]
+    assert has("devices/disk[1]/driver/@io") == ["native"]
+    assert has("devices/interface/model/@type") == ["virtio", "e1000e"]
+    assert has("devices/tpm/@model") == ["tpm-crb"]
+    assert has("devices/watchdog/@action") == ["poweroff"]
+    assert has("devices/video/model/@type") == ["vga"]
+    assert has("devices/memballoon/@model") == ["none"]
+    assert has("devices/rng") == []
+    assert has("devices/sound") == []
+    assert "--autostart" in lines[-1]
 
 
 def test_no_secret_is_shown() -> None:

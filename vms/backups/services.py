@@ -18,7 +18,7 @@ from accounts.policy import Action
 from jobs import reconcile
 from jobs import services as job_services
 from jobs.models import Job
-from vms import provisioning, queries, state, timeline
+from vms import knobs, provisioning, queries, state, timeline
 from vms.backups import retention
 from vms.lifecycle import active_job
 from vms.models import VM, Backup, BackupPlan, Disk, Image, ImageCopy
@@ -356,6 +356,7 @@ def _write(vm: VM, actor: User | None, *, scheduled: bool) -> Backup:
         min_disk_gib=disk.size_gib,
         recommended_disk_gib=disk.size_gib,
         default_user=vm.first_user,
+        hardware=knobs.of_copies(vm),
         has_cloud_init=source.has_cloud_init if source else True,
         created_by=actor,
     )

@@ -169,7 +169,17 @@ def _insert(source: VM, *, name: str, **own: Any) -> VM:
 
 
 # The cloud-config that a person appended was carried out in the source; its effects are copied.
-_INHERITED = ("image", "flavor", "vcpus", "memory_mib", "firmware", "first_user", "ssh_keys")
+_INHERITED = (
+    "image",
+    "flavor",
+    "vcpus",
+    "memory_mib",
+    "firmware",
+    "hardware",
+    "os_id",
+    "first_user",
+    "ssh_keys",
+)
 
 
 def has_cloud_init(source: VM) -> bool:
@@ -185,6 +195,10 @@ def _copy_devices(source: VM, vm: VM, *, linked: bool) -> None:
             target=disk.target,
             size_gib=disk.size_gib,
             format="qcow2",
+            bus=disk.bus,
+            cache=disk.cache,
+            discard=disk.discard,
+            io=disk.io,
             backing_image=disk.backing_image if linked else None,
         )
     for nic in source.nics.all():

@@ -15,6 +15,7 @@ from hosts.virt.errors import NoSuchDomain
 from hosts.virt.spec import DiskCopy, SnapshotSpec, VolumeSpec
 from jobs import services as job_services
 from vms import at_host
+from vms.knobs import knobs_of
 from vms.models import VM, Disk
 from vms.provisioning.steps import GIB, afresh, delete_disk
 
@@ -32,6 +33,7 @@ def place(ctx: JobContext) -> None:
             memory_mib=vm.memory_mib,
             disk_bytes=sum(disk.size_gib for disk in vm.disks.all()) * GIB,
             network=next((nic.network for nic in vm.nics.all()), ""),
+            needs=knobs_of(vm).needs(),
             vm=vm,
             only=source.host,
         )

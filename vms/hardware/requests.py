@@ -125,7 +125,7 @@ def add_disk(vm: VM, *, actor: User, size_gib: int) -> tuple[Disk, Job]:
     policy.require(actor, Action.EDIT, vm)
     with transaction.atomic():
         row = _locked(vm, rules.why_not_disks)
-        first = row.disks.select_related("pool").order_by("target").first()
+        first = row.disks.select_related("pool").order_by("id").first()
         target = rules.free_target(row)
         if not target or first is None or row.disks.count() >= rules.DISKS_MAX:
             raise Conflict("hardware.disks_many", limit=rules.DISKS_MAX)
@@ -166,7 +166,7 @@ def remove_disk(disk: Disk, *, actor: User) -> Job:
     with transaction.atomic():
         row = _locked(disk.vm, rules.why_not_disks)
         disk = find_disk(row, disk.target)
-        if disk.pk == row.disks.order_by("target").values_list("pk", flat=True)[0]:
+        if disk.pk == row.disks.order_by("id").values_list("pk", flat=True)[0]:
             raise Conflict("hardware.first_disk")
         before = {"disk": disk.target, "size_gib": disk.size_gib}
         params = {"disk": disk.pk}

@@ -23,7 +23,7 @@ from jobs.models import Job
 from vms.images import addresses, details, download, files, inspect
 from vms.images.copies import ensure_copy
 from vms.images.details import Details
-from vms.models import VM, Disk, Image
+from vms.models import VM, Disk, ExtraDisc, Image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -223,6 +223,7 @@ def delete(image: Image, *, actor: User, idempotency_key: str | None = None) -> 
                 )
             )
             | set(VM.objects.alive().filter(iso=row).values_list("name", flat=True))
+            | set(VM.objects.alive().filter(extra_discs__image=row).values_list("name", flat=True))
         )
         if machines:
             shown = ", ".join(machines[:5]) + (", …" if len(machines) > 5 else "")
@@ -403,6 +404,8 @@ def forget(image: Image) -> bool:
         return False
     if VM.objects.alive().filter(iso=image).exists():
         return False
+    if ExtraDisc.objects.filter(image=image, vm__deleted_at__isnull=True).exists():
+        return False
     if image.source == Image.Source.BACKUP:
         from vms.backups import services as backups
 
@@ -411,6 +414,7 @@ def forget(image: Image) -> bool:
         from vms.machine_templates import services as templates
 
         templates.forget(image)
+    ExtraDisc.objects.filter(image=image).delete()
     VM.objects.filter(iso=image).update(iso=None)
     VM.objects.filter(image=image).update(image=None)
     Disk.objects.filter(backing_image=image).update(backing_image=None)

@@ -28,6 +28,14 @@ def _is_full(ctx: JobContext) -> bool:
     return not _is_linked(ctx)
 
 
+def _brings_images(ctx: JobContext) -> bool:
+    return bool(ctx.params.get("image", True))
+
+
+def _has_more_disks(ctx: JobContext) -> bool:
+    return bool(ctx.params.get("more_disks"))
+
+
 def _has_cloud_init(ctx: JobContext) -> bool:
     return bool(ctx.params["cloud_init"])
 
@@ -47,7 +55,11 @@ CREATE = JobKind(
     steps=(
         StepSpec(key="place", label=_("Choosing a host"), do=steps.place),
         StepSpec(
-            key="image", label=_("Copying the image to the host"), do=steps.bring_image, weight=8
+            key="image",
+            label=_("Copying the image to the host"),
+            do=steps.bring_image,
+            weight=8,
+            optional=_brings_images,
         ),
         StepSpec(
             key="disk",
@@ -64,6 +76,13 @@ CREATE = JobKind(
             slot="copy",
             weight=8,
             optional=_is_full,
+        ),
+        StepSpec(
+            key="disks",
+            label=_("Making the other disks"),
+            do=steps.make_more_disks,
+            undo=steps.delete_disk,
+            optional=_has_more_disks,
         ),
         StepSpec(
             key="seed",

@@ -14,7 +14,7 @@ from accounts.policy import Action
 from jobs import live
 from jobs import services as job_services
 from jobs.models import Job
-from vms import state, timeline
+from vms import knobs, state, timeline
 from vms.images.details import family
 from vms.lifecycle import active_job
 from vms.models import VM, Disk, Image, ImageCopy, Template
@@ -264,6 +264,7 @@ def _version(vm: VM, template: Template, actor: User) -> Image:
         min_memory_mib=source.min_memory_mib if source else 0,
         recommended_memory_mib=vm.memory_mib,
         default_user=vm.first_user,
+        hardware=knobs.of_copies(vm),
         has_cloud_init=source.has_cloud_init if source else True,
         created_by=actor,
     )

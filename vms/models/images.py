@@ -124,6 +124,9 @@ class Image(models.Model):
     recommended_disk_gib = models.PositiveIntegerField(default=0)
     default_user = models.CharField(max_length=32, blank=True)
     has_cloud_init = models.BooleanField(default=True)  # reads a NoCloud seed
+    # Of a copy of a machine: how the machine is built (``vms.knobs``), "firmware", "disk_bus" and
+    # "card_model" among it; machines of it are built alike.
+    hardware = models.JSONField(default=dict)
     error_code = models.CharField(max_length=48, blank=True)
     error_params = models.JSONField(default=dict)
     error_ref = models.CharField(max_length=12, blank=True)

@@ -167,7 +167,10 @@ class VM(models.Model):
     cloned_from = models.ForeignKey(
         "self", null=True, on_delete=models.SET_NULL, related_name="clones"
     )
-    firmware = models.CharField(max_length=8, default="bios")
+    firmware = models.CharField(max_length=10, default="bios")
+    # How it is built beyond what has a column: ``vms.knobs.Knobs``, where it differs.
+    hardware = models.JSONField(default=dict)
+    os_id = models.CharField(max_length=48, blank=True)  # libosinfo short id; "": the image's
     # What waits for the next start: {"vcpus", "memory_mib", "boot_order"}.
     pending = models.JSONField(default=dict)
     boot_order = models.JSONField(default=list)  # targets and MACs; empty: as it was made
@@ -253,12 +256,30 @@ class Disk(models.Model):
     target = models.CharField(max_length=8, default="vda")
     size_gib = models.PositiveIntegerField()
     format = models.CharField(max_length=8, default="qcow2")
+    bus = models.CharField(max_length=6, default="virtio")
+    cache = models.CharField(max_length=12, blank=True)  # "": as QEMU chooses
+    discard = models.CharField(max_length=6, default="unmap")
+    io = models.CharField(max_length=8, blank=True)
     backing_image = models.ForeignKey(Image, null=True, on_delete=models.PROTECT)
     allocation_bytes = models.BigIntegerField(null=True)
 
     class Meta:
-        ordering = ["target"]
+        ordering = ["id"]  # the first is the one with the system, whatever its bus is
         constraints = [models.UniqueConstraint(fields=["vm", "target"], name="disk_target_once")]
+
+
+class ExtraDisc(models.Model):
+    """A disc in a drive of its own, beside the one that a machine is installed from: drivers."""
+
+    vm = models.ForeignKey(VM, on_delete=models.CASCADE, related_name="extra_discs")
+    image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="extra_discs")
+    target = models.CharField(max_length=8)
+
+    class Meta:
+        ordering = ["target"]
+        constraints = [
+            models.UniqueConstraint(fields=["vm", "target"], name="extradisc_target_once")
+        ]
 
 
 class Snapshot(models.Model):

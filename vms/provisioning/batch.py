@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from accounts.policy import Action
 from jobs import services as job_services
 from jobs.models import Job
 from jobs.registry import Park
+from vms.knobs import Wish
 from vms.models import VM, Batch, Image
 from vms.provisioning.request import create_ask, name_problem, write
 from vms.provisioning.validation import Wanted, validate
@@ -59,7 +60,7 @@ def request_batch(
     team: Team | None,
     name: str,
     count: int,
-    image: Image,
+    image: Image | None,
     flavor: Flavor | None = None,
     vcpus: int | None = None,
     memory_mib: int | None = None,
@@ -75,6 +76,7 @@ def request_batch(
     description: str = "",
     ends_at: datetime | None = None,
     idempotency_key: str = "",
+    wish: Wish | None = None,
 ) -> Batch:
     """``count`` machines called ``name`` and a number, as ``request_vm`` makes one.
 
@@ -109,6 +111,8 @@ def request_batch(
         tags=tags or [],
         description=description,
         ends_at=ends_at,
+        wish=wish,
+        many=True,
     )
     # As it was asked: an end that the rules give is another one a moment later.
     digest = _digest(wanted, names, ends_at)
@@ -221,10 +225,16 @@ def _digest(wanted: Wanted, names: list[str], ends_at: datetime | None) -> str:
     asked: dict[str, Any] = {
         "names": names,
         "team": wanted.team.pk,
-        "image": wanted.image.pk,
+        "image": wanted.image.pk if wanted.image else None,
         "flavor": wanted.flavor.pk if wanted.flavor else None,
         "size": [wanted.vcpus, wanted.memory_mib, wanted.disk_gib],
-        "network": wanted.network,
+        "cards": [asdict(card) for card in wanted.hardware.cards],
+        "disks": [asdict(disk) for disk in wanted.hardware.disks],
+        "knobs": asdict(wanted.hardware.knobs),
+        "discs": [disc.pk for disc in wanted.hardware.discs],
+        "boot": wanted.hardware.boot,
+        "autostart": wanted.hardware.autostart,
+        "os": wanted.hardware.os_id,
         "copy": wanted.copy,
         "user": wanted.user,
         "ssh_keys": wanted.ssh_keys,

@@ -12,10 +12,12 @@ from hosts.virt.spec import (
     NicSpec,
     SerialLogSpec,
 )
-from vms import seriallog
-from vms.models import VM
+from vms import osinfo, seriallog
+from vms.knobs import Knobs, knobs_of
+from vms.models import VM, Disk, Nic
 
 ISO_TARGET = "sdb"
+EXTRA_DISC_TARGETS = ("sdc", "sdd")
 # Processors that can be plugged in while it runs: each costs the guest a little memory.
 VCPUS_SPARE, VCPUS_MOST = 4, 64
 SEED_TARGET = "sda"  # on virtio-scsi: Debian's cloud kernel has no AHCI driver
@@ -23,37 +25,42 @@ SEED_TARGET = "sda"  # on virtio-scsi: Debian's cloud kernel has no AHCI driver
 
 def domain_spec(vm: VM) -> DomainSpec:
     """All of it from the rows; the seed's CD-ROM only while the seed exists. A disc to install
-    from boots before the disk."""
+    from boots before the disk, unless another order was chosen."""
     disks = list(vm.disks.select_related("pool"))
     pool = disks[0].pool.name if disks and disks[0].pool else ""
-    first = 2 if is_installing(vm) else 1
+    knobs = knobs_of(vm)
+    topology = _topology(vm, knobs)
+    order = _boot_order(vm, disks)
+    arch = vm.image.arch if vm.image else (vm.host.arch if vm.host else "") or "x86_64"
     return DomainSpec(
         uuid=vm.uuid,
         name=vm.domain_name,
         vcpus=vm.vcpus,
-        vcpus_max=min(max(2 * vm.vcpus, VCPUS_SPARE), VCPUS_MOST),
+        # A layout leaves no room for more.
+        vcpus_max=None if topology else min(max(2 * vm.vcpus, VCPUS_SPARE), VCPUS_MOST),
         memory_mib=vm.memory_mib,
-        disks=tuple(
-            DiskSpec(
-                pool=disk.pool.name if disk.pool else "",
-                volume=disk.volume,
-                target=disk.target,
-                format=disk.format,
-                boot_order=first if index == 0 else None,
-            )
-            for index, disk in enumerate(disks)
-        ),
-        nics=tuple(
-            NicSpec(mac=nic.mac, network=nic.network, model=nic.model, link_up=nic.link_up)
-            for nic in vm.nics.all()
-        ),
+        disks=tuple(_disk(disk, order.get(disk.target)) for disk in disks),
+        nics=tuple(_nic(nic, order.get(nic.mac)) for nic in vm.nics.all()),
         serial_log=SerialLogSpec(pool=pool, name=seriallog.name_of(vm)) if pool else None,
-        cdroms=(*_seed(vm, pool), *_disc(vm, pool)),
+        cdroms=(*_seed(vm, pool), *_discs(vm, pool, knobs, order)),
         domain_type=vm.host.domain_type if vm.host else "qemu",
-        arch=vm.image.arch if vm.image else "x86_64",
+        arch=arch,
+        machine=knobs.machine,
+        cpu_mode=knobs.cpu_mode or None,
+        cpu_model=knobs.cpu_model,
+        topology=topology,
         firmware=vm.firmware,
-        os_id=vm.image.os_id if vm.image else "",
+        tpm=knobs.tpm,
+        video=knobs.video,
+        rng=knobs.rng,
+        balloon=knobs.balloon,
+        agent_channel=knobs.agent,
+        watchdog=knobs.watchdog,
+        clock=knobs.clock,
+        hyperv=knobs.hyperv,
+        os_id=_os_id(vm),
         title=vm.name,
+        autostart=vm.autostart,
         metadata=DomainMetadata(
             vm_uuid=vm.uuid,
             name=vm.name,
@@ -70,16 +77,74 @@ def is_installing(vm: VM) -> bool:
     return vm.iso_id is not None and not vm.iso_target
 
 
-def _disc(vm: VM, pool: str) -> tuple[CdromSpec, ...]:
-    if vm.iso is None:
-        return ()
-    return (
+def disk_spec(disk: Disk) -> DiskSpec:
+    return _disk(disk, None)
+
+
+def _disk(disk: Disk, boot_order: int | None) -> DiskSpec:
+    return DiskSpec(
+        pool=disk.pool.name if disk.pool else "",
+        volume=disk.volume,
+        target=disk.target,
+        format=disk.format,
+        bus=disk.bus,
+        cache=disk.cache or None,
+        discard=disk.discard or None,
+        io=disk.io or None,
+        boot_order=boot_order,
+    )
+
+
+def _nic(nic: Nic, boot_order: int | None) -> NicSpec:
+    return NicSpec(
+        mac=nic.mac,
+        network=nic.network,
+        model=nic.model,
+        link_up=nic.link_up,
+        boot_order=boot_order,
+    )
+
+
+def _boot_order(vm: VM, disks: list[Disk]) -> dict[str, int]:
+    """Name -> place, of what is there."""
+    names = {disk.target for disk in disks} | {nic.mac for nic in vm.nics.all()}
+    if vm.iso is not None:
+        names.add(vm.iso_target or ISO_TARGET)
+    usual = ([ISO_TARGET] if is_installing(vm) else []) + [disk.target for disk in disks[:1]]
+    chosen = [name for name in vm.boot_order if name in names] or usual
+    return {name: place for place, name in enumerate(chosen, start=1)}
+
+
+def _topology(vm: VM, knobs: Knobs) -> tuple[int, int, int] | None:
+    """None as well where its number of processors was changed since."""
+    layout = (knobs.sockets, knobs.cores, knobs.threads)
+    whole = knobs.sockets * knobs.cores * knobs.threads
+    return layout if whole and whole == vm.vcpus else None
+
+
+def _os_id(vm: VM) -> str:
+    """What virt-manager reads: libosinfo's address of the system, where its database has it."""
+    short_id = vm.os_id or (vm.image.os_id if vm.image else "")
+    found = osinfo.find(short_id)
+    return found.os.url if found is not None and found.exact else short_id
+
+
+def _discs(vm: VM, pool: str, knobs: Knobs, order: dict[str, int]) -> tuple[CdromSpec, ...]:
+    if knobs.drive and vm.iso is None:
+        empty = (CdromSpec(target=ISO_TARGET, bus=knobs.disc_bus),)
+    else:
+        empty = ()
+    held = [(vm.iso_target or ISO_TARGET, vm.iso)] if vm.iso is not None else []
+    held += [(disc.target, disc.image) for disc in vm.extra_discs.select_related("image")]
+    return empty + tuple(
         CdromSpec(
-            target=vm.iso_target or ISO_TARGET,
+            target=target,
+            bus="scsi" if target == SEED_TARGET else knobs.disc_bus,
             pool=pool,
-            volume=vm.iso.volume_name,
-            boot_order=1 if is_installing(vm) else None,
-        ),
+            volume=image.volume_name,
+            boot_order=order.get(target),
+        )
+        for target, image in held
     )
 
 

@@ -15,7 +15,7 @@ from accounts.policy import Action
 from jobs import services as job_services
 from jobs.errors import CLEANUP_INCOMPLETE
 from jobs.models import Job
-from vms import state, timeline
+from vms import knobs, state, timeline
 from vms.lease_rules import Rulebook
 from vms.models import VM, Image
 from vms.provisioning.request import write
@@ -72,19 +72,22 @@ def again(job: Job) -> Job:
     """A new machine from the same input. Raises as ``request_vm`` does."""
     vm = job.vm
     actor = job.actor
-    if vm is None or vm.image is None or actor is None:
+    if vm is None or actor is None or (vm.image is None and job.params.get("image", True)):
         raise NotFound("vm.not_found")
     policy.require(actor, Action.TEAM_CREATE_VM, vm.team)
     if job.params.get("password") and not vm.password_hash:
         raise Conflict("vm.retry_password_gone", name=vm.name)
     problems = Problems()
-    network = vm.nics.all()[0].network
-    if vm.image.state != Image.State.READY:
-        problems.add("image", "vm.image_not_ready", name=vm.image.name)
-    elif not policy.can(actor, Action.IMAGE_USE, vm.image):
-        problems.add("image", "vm.image_unknown", name=vm.image.name)
-    if network not in usable_networks():
-        problems.add("network", "vm.network_unknown", name=network)
+    hardware = knobs.of_machine(vm, macs=job.params.get("macs", ()))
+    for image in (vm.image, *hardware.discs):
+        if image is not None and image.state != Image.State.READY:
+            problems.add("image", "vm.image_not_ready", name=image.name)
+        elif image is not None and not policy.can(actor, Action.IMAGE_USE, image):
+            problems.add("image", "vm.image_unknown", name=image.name)
+    usable = usable_networks()
+    for card in hardware.cards:
+        if card.network not in usable:
+            problems.add("network", "vm.network_unknown", name=card.network)
     problems.raise_if_any()
     wanted = Wanted(
         actor=actor,
@@ -95,8 +98,7 @@ def again(job: Job) -> Job:
         flavor=vm.flavor,
         vcpus=vm.vcpus,
         memory_mib=vm.memory_mib,
-        disk_gib=vm.disks.all()[0].size_gib,
-        network=network,
+        hardware=hardware,
         copy=vm.copy,
         user=vm.first_user,
         password_hash=vm.password_hash,

@@ -17,8 +17,10 @@ from hosts.models import Network
 from jobs import services as job_services
 from jobs.models import Job
 from vms import names, state, timeline
+from vms.knobs import Wish
 from vms.leases import warned_already
-from vms.models import VM, Disk, Image, Nic, Tag
+from vms.models import VM, Disk, ExtraDisc, Image, Nic, Tag
+from vms.provisioning.domain import EXTRA_DISC_TARGETS, ISO_TARGET
 from vms.provisioning.validation import Wanted, usable_networks, validate
 from vms.state import running_ask
 
@@ -38,7 +40,7 @@ def request_vm(
     actor: User,
     team: Team | None,
     name: str,
-    image: Image,
+    image: Image | None,
     flavor: Flavor | None = None,
     vcpus: int | None = None,
     memory_mib: int | None = None,
@@ -56,19 +58,22 @@ def request_vm(
     ends_at: datetime | None = None,
     idempotency_key: str = "",
     image_allowed: bool = False,
+    wish: Wish | None = None,
 ) -> tuple[VM, Job]:
     """Write the machine and the job that makes it; the job is sent on commit.
 
     ``team`` None is the actor's personal team; ``disk_gib`` None what the flavor or the image
-    says; ``ends_at`` None what the rules of leases say. ``image_allowed``: the caller has asked the
-    door. The same ``idempotency_key`` of the same person gives the same machine again.
+    says; ``ends_at`` None what the rules of leases say. ``image`` None: an empty disk. ``wish``:
+    what else it is built of (``vms.knobs``), as the system wants it where nothing is said.
+    ``image_allowed``: the caller has asked the door. The same ``idempotency_key`` of the same
+    person gives the same machine again.
     Raises Invalid with every wrong input, QuotaExceeded, NotFound or Forbidden (the team),
     Conflict (the key was used for something else).
     """
     paying = team or Team.objects.get(personal_of=actor)
     asked: dict[str, Any] = {
         "name": name,
-        "image": image.pk,
+        "image": image.pk if image else None,
         "flavor": flavor.pk if flavor else None,
         "vcpus": vcpus,
         "memory_mib": memory_mib,
@@ -84,6 +89,7 @@ def request_vm(
         "description": description,
         "team": paying.pk,
         **({"ends_at": ends_at.isoformat()} if ends_at else {}),
+        "wish": wish.as_json() if wish else {},
     }
     key = _scoped(actor, idempotency_key)
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
@@ -110,6 +116,7 @@ def request_vm(
         description=description,
         ends_at=ends_at,
         image_allowed=image_allowed,
+        wish=wish,
     )
     return write(wanted, idempotency_key=key, digest=digest)
 
@@ -122,19 +129,11 @@ def write(wanted: Wanted, *, idempotency_key: str | None, digest: str) -> tuple[
         return earlier  # a twin of this request was quicker
     if code := name_problem(wanted.team, wanted.name):
         raise Invalid("vm.invalid", fields={"name": code}, name=wanted.name, team=wanted.team.name)
-    _hold_image(wanted.image)
+    for image in (wanted.image, *wanted.hardware.discs):
+        if image is not None:
+            _hold_image(image)
     vm = _insert(wanted)
-    disk_format = "qcow2"
-    is_linked = wanted.copy == VM.Copy.LINKED and wanted.image.kind == Image.Kind.DISK
-    Disk.objects.create(
-        vm=vm,
-        volume=f"kvmweb-{vm.uuid}-vda.{disk_format}",
-        target="vda",
-        size_gib=wanted.disk_gib,
-        format=disk_format,
-        backing_image=wanted.image if is_linked else None,
-    )
-    Nic.objects.create(vm=vm, mac=free_mac(), network=wanted.network)
+    _write_devices(vm, wanted)
     Tag.objects.bulk_create(Tag(vm=vm, name=tag) for tag in wanted.tags)
     quotas.allocate(vm, create_ask(wanted.vcpus, wanted.memory_mib, wanted.disk_gib, wanted.start))
     job = job_services.enqueue(
@@ -147,7 +146,10 @@ def write(wanted: Wanted, *, idempotency_key: str | None, digest: str) -> tuple[
         params={
             "start": wanted.start,
             "copy": wanted.copy,
-            "cloud_init": wanted.image.has_cloud_init,
+            "cloud_init": wanted.has_cloud_init,
+            "image": wanted.image is not None or bool(wanted.hardware.discs),
+            "more_disks": len(wanted.hardware.disks) > 1,
+            "macs": [card.mac for card in wanted.hardware.cards],
             "digest": digest,
             "password": bool(wanted.password_hash),  # that there was one, for "try again"
         },
@@ -226,14 +228,18 @@ def distinct_domain_name(name: str) -> str:
 
 
 def _create(wanted: Wanted, domain_name: str) -> VM:
-    cloud_init = wanted.image.has_cloud_init
+    image, hardware = wanted.image, wanted.hardware
     return VM.objects.create(
         name=wanted.name,
         domain_name=domain_name,
         owner=wanted.actor,
         team=wanted.team,
-        image=wanted.image,
-        iso=wanted.image if wanted.image.kind == Image.Kind.ISO else None,
+        image=image,
+        iso=image if image is not None and image.kind == Image.Kind.ISO else None,
+        firmware=hardware.knobs.firmware,
+        hardware=hardware.knobs.as_json(),
+        os_id=hardware.os_id,
+        autostart=hardware.autostart,
         flavor=wanted.flavor,
         vcpus=wanted.vcpus,
         memory_mib=wanted.memory_mib,
@@ -245,12 +251,57 @@ def _create(wanted: Wanted, domain_name: str) -> VM:
         password_hash=wanted.password_hash,
         user_data=wanted.user_data,
         desired=VM.Desired.RUNNING if wanted.start else VM.Desired.STOPPED,
-        first_boot=VM.FirstBoot.PENDING if cloud_init else VM.FirstBoot.NONE,
+        first_boot=VM.FirstBoot.PENDING if wanted.has_cloud_init else VM.FirstBoot.NONE,
         ends_at=wanted.ends_at,
         lease_warned_days=warned_already(wanted.ends_at),
         batch=wanted.batch,
         batch_number=wanted.batch_number,
     )
+
+
+def _write_devices(vm: VM, wanted: Wanted) -> None:
+    hardware, image = wanted.hardware, wanted.image
+    is_linked = (
+        wanted.copy == VM.Copy.LINKED and image is not None and image.kind == Image.Kind.DISK
+    )
+    for number, plan in enumerate(hardware.disks):
+        Disk.objects.create(
+            vm=vm,
+            volume=f"kvmweb-{vm.uuid}-{plan.target}.{plan.format}",
+            target=plan.target,
+            size_gib=plan.size_gib,
+            format=plan.format,
+            bus=plan.bus,
+            cache=plan.cache,
+            discard=plan.discard,
+            io=plan.io,
+            backing_image=image if is_linked and number == 0 else None,
+        )
+    for card in hardware.cards:
+        if card.mac:  # of a machine that is no more
+            Nic.objects.filter(mac=card.mac, vm__deleted_at__isnull=False).delete()
+        try:
+            with transaction.atomic():
+                Nic.objects.create(
+                    vm=vm, mac=card.mac or free_mac(), network=card.network, model=card.model
+                )
+        except IntegrityError as error:
+            raise Conflict("vm.mac_race") from error
+    for target, disc in zip(EXTRA_DISC_TARGETS, hardware.discs, strict=False):
+        ExtraDisc.objects.create(vm=vm, target=target, image=disc)
+    if hardware.boot:
+        vm.boot_order = _boot_names(vm, hardware.boot)
+        vm.save(update_fields=["boot_order"])
+
+
+def _boot_names(vm: VM, boot: tuple[str, ...]) -> list[str]:
+    """libvirt's names of what is booted from: targets, and MACs of cards."""
+    names = {
+        "disc": [ISO_TARGET],
+        "disk": [disk.target for disk in vm.disks.all()[:1]],
+        "network": [nic.mac for nic in vm.nics.all()[:1]],
+    }
+    return [name for word in boot for name in names[word]]
 
 
 def free_mac() -> str:
@@ -274,17 +325,19 @@ def create_ask(vcpus: int, memory_mib: int, disk_gib: int, start: bool) -> quota
 
 
 def _recorded(wanted: Wanted) -> dict[str, Any]:
+    hardware = wanted.hardware
     return {
         "name": wanted.name,
-        "image": wanted.image.name,
+        "image": wanted.image.name if wanted.image else "",
         "vcpus": wanted.vcpus,
         "memory_mib": wanted.memory_mib,
         "disk_gib": wanted.disk_gib,
-        "network": wanted.network,
+        "network": ", ".join(card.network for card in hardware.cards),
         "copy": wanted.copy,
         "start": wanted.start,
         "ends_at": wanted.ends_at.isoformat() if wanted.ends_at else None,
-    }
+        "firmware": hardware.knobs.firmware,
+    } | hardware.knobs.as_json()
 
 
 def _scoped(actor: User, key: str) -> str | None:

@@ -10,6 +10,7 @@ import io
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from django.utils import timezone
@@ -26,6 +27,7 @@ from hosts.virt.errors import (
 from hosts.virt.spec import VolumeFacts, VolumeSpec
 from jobs.registry import Park
 from vms import at_host, seeds, seriallog
+from vms.knobs import knobs_of
 from vms.models import VM, Disk, Image, ImageCopy
 from vms.provisioning.batch import wait_for_turn
 from vms.provisioning.domain import domain_spec
@@ -47,13 +49,15 @@ def place(ctx: JobContext) -> None:
     """Choose the host and reserve its room; the choice stays when the step is repeated."""
     vm = at_host.machine(ctx)
     if vm.host is None:  # placing sets it
-        disk = _disk(vm)
+        disks, nics = list(vm.disks.all()), list(vm.nics.all())
         copy = _only_copy(vm.image)
         placement.choose(
             vcpus=vm.vcpus,
             memory_mib=vm.memory_mib,
-            disk_bytes=disk.size_gib * GIB,
-            network=vm.nics.all()[0].network,
+            disk_bytes=sum(disk.size_gib for disk in disks) * GIB,
+            network=nics[0].network,
+            more_networks=[nic.network for nic in nics[1:]],
+            needs=knobs_of(vm).needs(),
             image=vm.image,
             vm=vm,
             only=copy.pool.host if copy else None,
@@ -65,11 +69,15 @@ def place(ctx: JobContext) -> None:
 
 
 def bring_image(ctx: JobContext) -> None:
-    """Of a machine that is being made."""
+    """Of a machine that is being made, with the discs of its other drives."""
     vm = at_host.machine(ctx)
     pool = _disk(vm).pool
-    if vm.image is None or pool is None:
-        raise RuntimeError("a machine is placed and has an image before its image is brought")
+    if pool is None:
+        raise RuntimeError("a machine is placed before its image is brought")
+    for disc in vm.extra_discs.select_related("image"):
+        bring(ctx, disc.image, pool)
+    if vm.image is None:
+        return
     bring(ctx, vm.image, pool)
     if vm.image.source == Image.Source.BACKUP:
         from vms.backups import steps as backups
@@ -108,6 +116,15 @@ def make_disk(ctx: JobContext) -> None:
         backing_format=base.format if base else None,
     )
     afresh(at, volume, lambda: at.create_volume(volume))
+
+
+def make_more_disks(ctx: JobContext) -> None:
+    """Those beyond the first: empty."""
+    vm = at_host.machine(ctx)
+    at = at_host.hypervisor(vm)
+    for disk in list(vm.disks.select_related("pool"))[1:]:
+        spec = _DiskWork(disk).spec
+        afresh(at, spec, partial(at.create_volume, spec))
 
 
 def copy_disk(ctx: JobContext) -> None:
@@ -288,7 +305,7 @@ def _subject(ctx: JobContext) -> tuple[VM, _DiskWork, Hypervisor]:
 
 
 def _disk(vm: VM) -> Disk:
-    return vm.disks.select_related("pool__host").order_by("target")[0]
+    return vm.disks.select_related("pool__host").order_by("id")[0]
 
 
 def afresh(at: Hypervisor, volume: VolumeSpec, make: Callable[[], VolumeFacts]) -> VolumeFacts:

@@ -16,7 +16,8 @@ from accounts import policy, sshkeys
 from accounts.errors import Invalid
 from accounts.policy import Action
 from hosts.models import Host, Network
-from vms import cloudconfig, names, passwords
+from vms import cloudconfig, names, osinfo, passwords
+from vms.knobs import Hardware, Wish, settle
 from vms.lease_rules import Rulebook, Terms, end_problem
 from vms.models import VM, Image
 
@@ -28,6 +29,7 @@ GIB = 1024**3
 VCPUS_MAX = 64
 MEMORY_MIB_MIN, MEMORY_MIB_MAX = 64, 1024 * 1024
 DISK_GIB_MAX = 16 * 1024
+EMPTY_DISK_GIB = 10  # where nobody says for what
 KEYS_MAX = 20
 TAGS_MAX = 20
 DESCRIPTION_MAX = 500
@@ -43,12 +45,11 @@ class Wanted:
     team: Team
     name: str
     hostname: str
-    image: Image
+    image: Image | None  # None: an empty disk
     flavor: Flavor | None
     vcpus: int
     memory_mib: int
-    disk_gib: int
-    network: str
+    hardware: Hardware
     copy: str
     user: str
     password_hash: str
@@ -60,6 +61,15 @@ class Wanted:
     ends_at: datetime | None  # None: without end
     batch: Batch | None = None
     batch_number: int | None = None
+
+    @property
+    def disk_gib(self) -> int:
+        """Of all its disks."""
+        return self.hardware.disk_gib
+
+    @property
+    def has_cloud_init(self) -> bool:
+        return self.image is not None and self.image.has_cloud_init
 
 
 @dataclass
@@ -113,7 +123,7 @@ def validate(
     actor: User,
     team: Team,
     name: str,
-    image: Image,
+    image: Image | None,
     flavor: Flavor | None,
     vcpus: int | None,
     memory_mib: int | None,
@@ -130,6 +140,8 @@ def validate(
     description: str,
     ends_at: datetime | None,
     image_allowed: bool = False,
+    wish: Wish | None = None,
+    many: bool = False,
 ) -> Wanted:
     """Everything that is wrong, as one ``Invalid`` with a code for each input. ``ends_at`` None:
     what the rules say.
@@ -141,23 +153,43 @@ def validate(
     kept_tags = check_edit(problems, name=name, description=description, tags=tags)
     if hostname:
         problems.catch("hostname", lambda: names.validate_hostname(hostname))
-    _check_image(problems, actor, image, allowed=image_allowed)
+    if image is not None:
+        _check_image(problems, actor, image, allowed=image_allowed)
+    wish = wish or Wish()
+    _check_discs(problems, actor, wish)
     size = _size(
-        problems, image, flavor=flavor, vcpus=vcpus, memory_mib=memory_mib, disk_gib=disk_gib
+        problems,
+        image,
+        os_id=wish.os_id,
+        flavor=flavor,
+        vcpus=vcpus,
+        memory_mib=memory_mib,
+        disk_gib=disk_gib,
     )
     _check_network(problems, network)
     if copy not in VM.Copy.values:
         problems.add("copy", "vm.copy_unknown")
-    if image.kind == Image.Kind.ISO:
+    if image is None or image.kind == Image.Kind.ISO:
         copy = VM.Copy.LINKED  # there is nothing to copy: its disk is empty
-    user = user or image.default_user
+    user = user or (image.default_user if image else "")
     _check_access(problems, image, user, password, user_data)
     keys = _keys(problems, ssh_keys)
     terms = Rulebook.read().terms(team.pk, flavor.pk if flavor else None)
     if ends_at is not None:
         _check_end(problems, terms, ends_at, free=policy.can(actor, Action.SITE_ADMIN))
-    if (password or keys) and not user and image.has_cloud_init:
+    if (password or keys) and not user and image is not None and image.has_cloud_init:
         problems.add("user", "vm.user_missing")
+    hardware = settle(
+        problems,
+        wish,
+        image=image,
+        vcpus=size[0],
+        disk_gib=size[2],
+        network=network,
+        networks=usable_networks(),
+        linked=copy == VM.Copy.LINKED and image is not None and image.kind == Image.Kind.DISK,
+        many=many,
+    )
     problems.raise_if_any()
     return Wanted(
         actor=actor,
@@ -168,8 +200,7 @@ def validate(
         flavor=flavor,
         vcpus=size[0],
         memory_mib=size[1],
-        disk_gib=size[2],
-        network=network,
+        hardware=hardware,
         copy=copy,
         user=user,
         password_hash=passwords.hash(password) if password else "",
@@ -195,10 +226,17 @@ def _check_image(problems: Problems, actor: User, image: Image, *, allowed: bool
         problems.add("image", "vm.image_unknown", name=image.name)
 
 
+def _check_discs(problems: Problems, actor: User, wish: Wish) -> None:
+    for disc in wish.discs:
+        if not policy.can(actor, Action.IMAGE_USE, disc):
+            problems.add("discs", "vm.image_unknown", name=disc.name)
+
+
 def _size(
     problems: Problems,
-    image: Image,
+    image: Image | None,
     *,
+    os_id: str,
     flavor: Flavor | None,
     vcpus: int | None,
     memory_mib: int | None,
@@ -218,31 +256,41 @@ def _size(
     if memory_mib is not None:
         _check_memory(problems, image, memory_mib, field="flavor" if flavor else "memory_mib")
     if disk_gib is None:
-        wanted = flavor.disk_gib if flavor else image.recommended_disk_gib
+        wanted = flavor.disk_gib if flavor else advised_disk_gib(image, os_id)
         disk_gib = max(wanted, disk_minimum_gib(image))
     _check_disk(problems, image, disk_gib)
     return vcpus or 0, memory_mib or 0, disk_gib
 
 
-def _check_memory(problems: Problems, image: Image, memory_mib: int, *, field: str) -> None:
-    least = image.min_memory_mib
+def _check_memory(problems: Problems, image: Image | None, memory_mib: int, *, field: str) -> None:
+    least = image.min_memory_mib if image else 0
     if not MEMORY_MIB_MIN <= memory_mib <= MEMORY_MIB_MAX:
         problems.add(field, "vm.memory_range", minimum=MEMORY_MIB_MIN, maximum=MEMORY_MIB_MAX)
-    elif memory_mib < least:
+    elif image is not None and memory_mib < least:
         problems.add(field, "vm.memory_small", image=image.name, minimum=least, given=memory_mib)
 
 
-def _check_disk(problems: Problems, image: Image, disk_gib: int) -> None:
+def _check_disk(problems: Problems, image: Image | None, disk_gib: int) -> None:
     least = disk_minimum_gib(image)
     if not 1 <= disk_gib <= DISK_GIB_MAX:
         problems.add("disk_gib", "vm.disk_range", maximum=DISK_GIB_MAX)
-    elif disk_gib < least:
+    elif image is not None and disk_gib < least:
         problems.add("disk_gib", "vm.disk_small", image=image.name, minimum=least, given=disk_gib)
 
 
-def disk_minimum_gib(image: Image) -> int:
+def advised_disk_gib(image: Image | None, os_id: str) -> int:
+    """For the disk of one whose size nobody said; 0 where nothing is known."""
+    if image is not None and image.kind == Image.Kind.DISK:
+        return image.recommended_disk_gib
+    found = osinfo.find(os_id or (image.os_id if image else ""))
+    return found.os.recommended_disk_gib if found else EMPTY_DISK_GIB
+
+
+def disk_minimum_gib(image: Image | None) -> int:
     """A disk cannot be smaller than the file system that the image brings; a disc to install from
     brings none."""
+    if image is None:
+        return 1
     if image.kind == Image.Kind.ISO:
         return max(1, image.min_disk_gib)
     return max(1, image.min_disk_gib, -(-image.virtual_size_bytes // GIB))
@@ -260,16 +308,20 @@ def _check_network(problems: Problems, network: str) -> None:
 
 
 def _check_access(
-    problems: Problems, image: Image, user: str, password: str, user_data: str
+    problems: Problems, image: Image | None, user: str, password: str, user_data: str
 ) -> None:
-    if user and user != image.default_user:
+    if user and not (image and user == image.default_user):
         problems.catch("user", lambda: names.validate_username(user))
     if password:
         problems.catch("password", lambda: passwords.validate(password))
     if user_data.strip():
         problems.catch("user_data", lambda: cloudconfig.parse(user_data, first_user=user))
-    if not image.has_cloud_init and (user_data.strip() or password):
-        problems.add("password" if password else "user_data", "vm.no_cloud_init", name=image.name)
+    if user_data.strip() or password:
+        field = "password" if password else "user_data"
+        if image is None:
+            problems.add(field, "vm.empty_no_cloud_init")
+        elif not image.has_cloud_init:
+            problems.add(field, "vm.no_cloud_init", name=image.name)
 
 
 def _keys(problems: Problems, texts: list[str]) -> tuple[str, ...]:

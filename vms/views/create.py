@@ -23,12 +23,13 @@ from accounts.models import Resource, Team
 from accounts.policy import Action
 from accounts.quotas import Impact
 from hosts.models import Host
-from vms import cloudconfig, commands, names, passwords, provisioning
-from vms.forms import CUSTOM, CreateForm, end_of_day, split_tags
+from vms import advice, cloudconfig, commands, knobs, names, osinfo, passwords, provisioning
+from vms.forms import CUSTOM, EMPTY, CreateForm, end_of_day, split_tags
+from vms.knobs import Hardware, Wish
 from vms.lease_rules import Rulebook, Terms, end_problem
 from vms.models import VM, Batch, Image
 from vms.provisioning.batch import numbered
-from vms.provisioning.validation import disk_minimum_gib, validate
+from vms.provisioning.validation import Problems, advised_disk_gib, disk_minimum_gib, validate
 from vms.views import secrets
 
 
@@ -60,7 +61,7 @@ def show(request: SignedInRequest) -> HttpResponse:
             if password:
                 secrets.keep(response, made, password)
             return response
-    elif form.cleaned_data.get("image"):
+    elif "image" in form.cleaned_data:
         _mark_the_rest(request, form)
     return render_page(request, "vms/create.html", _context(form), status=422)
 
@@ -104,6 +105,7 @@ def _wanted(request: SignedInRequest, form: CreateForm, password: str) -> dict[s
         "start": data.get("start", False),
         "tags": split_tags(data.get("tags", "")),
         "description": data.get("description", ""),
+        "wish": form.wish(),
         "ends_at": end_of_day(data.get("ends_on"), _latest_end(form, data.get("team"))),
     }
 
@@ -135,7 +137,13 @@ def _password(form: CreateForm) -> str:
 
 
 # Inputs of the service that the form spreads over others.
-_SHOWN_AT = {"ssh_keys": "pasted_key", "ends_at": "ends_on"}
+_SHOWN_AT = {
+    "ssh_keys": "pasted_key",
+    "ends_at": "ends_on",
+    "discs": "disc1",
+    "disks": "disk2_gib",
+    "cards": "nic2_mac",
+}
 
 
 def _shown_at(field: str) -> str:
@@ -175,13 +183,14 @@ def _context(
     image = _image(form)
     size = _size(form, image)
     team = _team(form)
+    hardware = _hardware(form, image, size)
     impacts = (
         provisioning.quota_impact(
             form.person,
             team,
             vcpus=size["vcpus"],
             memory_mib=size["memory_mib"],
-            disk_gib=size["disk_gib"],
+            disk_gib=hardware.disk_gib,
             start=_starts(form),
             count=form.how_many(),
         )
@@ -191,6 +200,18 @@ def _context(
     return {
         "form": form,
         "image": image,
+        "empty": form.value("image") == EMPTY,
+        "empty_word": EMPTY,
+        "systems": osinfo.choices(),
+        "system": advice.wanted(hardware.os_id or (image.os_id if image else "")),
+        "advice": [
+            messages.text(code, params)
+            for code, params in advice.of(
+                hardware, image=image, vcpus=size["vcpus"], memory_mib=size["memory_mib"]
+            )
+        ],
+        "knobs": hardware.knobs,
+        "hardware": hardware,
         "flavor": form.value("flavor") or _first_flavor(form, image),
         "custom": CUSTOM,
         "size": size,
@@ -198,7 +219,7 @@ def _context(
         "impacts": _worth_showing(impacts),
         "missing": [one for one in impacts if one.missing],
         "more": requests.prefilled_for(team, impacts) if team else "",
-        "commands": _commands(form, image, size),
+        "commands": _commands(form, image, size, hardware),
         "refused": refused,
         "refused_by_quota": quota,
         "first_error": next(iter(form.errors), "") if form.is_bound and not typed else "",
@@ -269,9 +290,28 @@ def _team(form: CreateForm) -> Team | None:
     return found or (form.teams[0] if form.teams else None)
 
 
+def _hardware(form: CreateForm, image: Image | None, size: dict[str, int]) -> Hardware:
+    """As it would be made of what is typed so far; what is wrong in it is told elsewhere."""
+    return knobs.settle(
+        Problems(),
+        form.wish() if form.is_bound else Wish(),
+        image=image,
+        vcpus=size["vcpus"],
+        disk_gib=size["disk_gib"],
+        network=_network(form),
+        networks={name for name, _label in form.networks},
+        linked=False,
+    )
+
+
+def _network(form: CreateForm) -> str:
+    return form.value("network") or (form.networks[0][0] if form.networks else "default")
+
+
 def _first_flavor(form: CreateForm, image: Image | None) -> str:
     """The smallest size that carries the image well."""
     needs = (image.recommended_memory_mib or image.min_memory_mib) if image else 0
+    needs = needs or _advised(form, image, "memory_mib")
     able = [flavor for flavor in form.flavors if flavor.memory_mib >= needs]
     chosen = able[0] if able else (form.flavors[-1] if form.flavors else None)
     return str(chosen.pk) if chosen else CUSTOM
@@ -284,9 +324,9 @@ def _starts(form: CreateForm) -> bool:
 def _size(form: CreateForm, image: Image | None) -> dict[str, int]:
     word = form.value("flavor") or _first_flavor(form, image)
     flavor = next((one for one in form.flavors if str(one.pk) == word), None)
-    least = disk_minimum_gib(image) if image else 1
+    least = disk_minimum_gib(image)
     default_disk = max(
-        flavor.disk_gib if flavor else (image.recommended_disk_gib if image else 0), least
+        flavor.disk_gib if flavor else advised_disk_gib(image, form.value("os_id")), least
     )
     return {
         "vcpus": flavor.vcpus if flavor else _whole(form.value("vcpus"), 1),
@@ -355,8 +395,18 @@ def _key_problem(form: CreateForm) -> str:
     return ""
 
 
-def _commands(form: CreateForm, image: Image | None, size: dict[str, int]) -> list[str]:
-    if image is None:
+def _advised(form: CreateForm, image: Image | None, what: str) -> int:
+    """What the system's makers recommend; 0 for an image that runs in less than its installer."""
+    if image is not None and image.kind == Image.Kind.DISK:
+        return 0
+    found = advice.wanted(form.value("os_id") or (image.os_id if image else ""))
+    return getattr(found, what) if found else 0
+
+
+def _commands(
+    form: CreateForm, image: Image | None, size: dict[str, int], hardware: Hardware
+) -> list[str]:
+    if image is None and form.value("image") != EMPTY:
         return []
     lines = commands.show_create(
         name=next(iter(_batch_names(form)), form.value("name") or _("name")),
@@ -364,9 +414,10 @@ def _commands(form: CreateForm, image: Image | None, size: dict[str, int]) -> li
         vcpus=size["vcpus"],
         memory_mib=size["memory_mib"],
         disk_gib=size["disk_gib"],
-        network=form.value("network") or (form.networks[0][0] if form.networks else "default"),
+        network=_network(form),
+        hardware=hardware,
         copy=form.value("copy") or VM.Copy.LINKED.value,
-        user=form.value("user") or image.default_user,
+        user=form.value("user") or (image.default_user if image else ""),
         has_password=form.value("password_mode") in ("generate", "choose"),
         ssh_keys=_keys_so_far(form),
         user_data=form.value("user_data"),

@@ -121,6 +121,7 @@ class HardwareCalls(SnapshotCalls):
 def _set_vcpus(dom: Any, vcpus: int) -> bool:
     most = dom.vcpusFlags(libvirt.VIR_DOMAIN_VCPU_MAXIMUM | CONFIG)
     if vcpus > most:
+        _forget_topology(dom)
         dom.setVcpusFlags(vcpus, libvirt.VIR_DOMAIN_VCPU_MAXIMUM | CONFIG)
     dom.setVcpusFlags(vcpus, CONFIG)
     if not dom.isActive():
@@ -139,6 +140,13 @@ def _set_vcpus(dom: Any, vcpus: int) -> bool:
         with contextlib.suppress(libvirt.libvirtError):
             dom.setVcpusFlags(vcpus, libvirt.VIR_DOMAIN_VCPU_GUEST)
     return True
+
+
+def _forget_topology(dom: Any) -> None:
+    """libvirt refuses more processors than a layout of sockets and cores holds."""
+    changed = hardware.without_topology(dom.XMLDesc(STORED))
+    if changed is not None:
+        dom.connect().defineXMLFlags(changed, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
 
 
 NOT_LIVE = (

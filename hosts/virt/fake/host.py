@@ -24,6 +24,7 @@ class FakeHost(FakeState):
 
     probe_result: Check | None = None
     check_results: list[Check] | None = None
+    tpm = True
     exposed_domains: dict[str, list[str]] = {}
 
     @counted
@@ -47,8 +48,11 @@ class FakeHost(FakeState):
             qemu_version="7.2.0",
             domain_types=self.domain_types,
             cpu_virt_flag="kvm" in self.domain_types,
-            firmwares=("bios", "efi"),
+            firmwares=("bios", "efi", "secure"),
             machines=("q35", "pc"),
+            tpm=self.tpm,
+            videos=("vga", "virtio", "bochs"),
+            cpu_models=("EPYC", "qemu64"),
         )
 
     @counted

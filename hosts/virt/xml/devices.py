@@ -28,6 +28,7 @@ def disk(parent: etree._Element, spec: DiskSpec, path: str) -> etree._Element:
         name="qemu",
         type=spec.format,  # always said: a probed format is the guest's to forge
         cache=spec.cache,
+        io=spec.io,
         discard=spec.discard,
     )
     add(element, "source", **source)
@@ -44,7 +45,7 @@ def cdrom(parent: etree._Element, spec: CdromSpec, path: str | None) -> etree._E
     add(element, "driver", name="qemu", type="raw")
     if source is not None:
         add(element, "source", **source)
-    add(element, "target", dev=spec.target, bus="scsi")
+    add(element, "target", dev=spec.target, bus=spec.bus)
     add(element, "readonly")
     _boot(element, spec.boot_order)
     return element
@@ -112,6 +113,11 @@ def balloon(parent: etree._Element, *, present: bool) -> None:
 def rng(parent: etree._Element) -> None:
     element = add(parent, "rng", model="virtio")
     add(element, "backend", "/dev/urandom", model="random")
+
+
+def watchdog(parent: etree._Element, action: str) -> None:
+    """Intel's 6300ESB, which Linux and Windows know."""
+    add(parent, "watchdog", model="i6300esb", action=action)
 
 
 def tpm(parent: etree._Element) -> None:

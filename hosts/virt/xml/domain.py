@@ -20,6 +20,8 @@ Paths = Mapping[tuple[str, str], str]
 
 # q35 hot-plugs into free PCIe root ports only, and a port cannot be added to a running machine.
 SPARE_ROOT_PORTS = 6
+DRIVES_PER_CONTROLLER = 7  # libvirt's, of SCSI
+HYPERV_SPINLOCK_RETRIES = 8191  # libvirt's documentation and virtinst
 X86 = ("x86_64", "i686")
 
 
@@ -80,8 +82,26 @@ def _features(root: etree._Element, spec: DomainSpec) -> None:
     add(features, "acpi")
     if spec.arch in X86:
         add(features, "apic")
+    if _tells_windows(spec):
+        _hyperv(features)
     if spec.firmware == "secureboot":
         add(features, "smm", state="on")
+
+
+def _tells_windows(spec: DomainSpec) -> bool:
+    """libvirt does not start an emulated guest with these features."""
+    return spec.hyperv and spec.domain_type == "kvm"
+
+
+def _hyperv(features: etree._Element) -> None:
+    """What makes Windows a good guest (https://libvirt.org/formatdomain.html#hypervisor-features,
+    and virtinst's choice)."""
+    element = add(features, "hyperv", mode="custom")
+    add(element, "relaxed", state="on")
+    add(element, "vapic", state="on")
+    add(element, "spinlocks", state="on", retries=HYPERV_SPINLOCK_RETRIES)
+    for name in ("vpindex", "runtime", "synic", "stimer", "frequencies"):
+        add(element, name, state="on")
 
 
 def cpu(root: etree._Element, spec: DomainSpec) -> None:
@@ -89,21 +109,34 @@ def cpu(root: etree._Element, spec: DomainSpec) -> None:
     today want x86-64-v2 or v3, which the default (qemu64) is not."""
     mode = spec.cpu_mode or ("host-passthrough" if spec.domain_type == "kvm" else "maximum")
     element = add(root, "cpu", mode=mode)
-    if mode == "host-passthrough":
+    if mode == "custom":
+        element.set("match", "exact")
+        element.set("check", "none")
+        add(element, "model", spec.cpu_model, fallback="forbid")
+    elif mode == "host-passthrough":
         element.set("check", "none")
         element.set("migratable", "on")
     elif mode == "maximum" and spec.arch == "x86_64":
         # Five-level page tables cost an emulated guest a walk on each TLB miss, for nothing.
         add(element, "feature", policy="disable", name="la57")
+    if spec.topology is not None:
+        sockets, cores, threads = spec.topology
+        topology = etree.Element(
+            "topology", {"sockets": str(sockets), "cores": str(cores), "threads": str(threads)}
+        )
+        model = element.find("model")
+        element.insert(0 if model is None else 1, topology)
 
 
 def _clock(root: etree._Element, spec: DomainSpec) -> None:
-    clock = add(root, "clock", offset="utc")
+    clock = add(root, "clock", offset=spec.clock)
     if spec.arch not in X86:
         return
     add(clock, "timer", name="rtc", tickpolicy="catchup")
     add(clock, "timer", name="pit", tickpolicy="delay")
     add(clock, "timer", name="hpet", present="no")
+    if _tells_windows(spec):
+        add(clock, "timer", name="hypervclock", present="yes")
 
 
 def _devices(root: etree._Element, spec: DomainSpec, paths: Paths) -> None:
@@ -118,10 +151,7 @@ def _devices(root: etree._Element, spec: DomainSpec, paths: Paths) -> None:
     _controllers(element, spec)
     log = spec.serial_log
     devices.serial_console(element, spec, paths.get((log.pool, log.name)) if log else None)
-    if spec.agent_channel:
-        devices.channel(element, devices.AGENT_CHANNEL)
-    if spec.firstboot_channel:
-        devices.channel(element, devices.FIRSTBOOT_CHANNEL)
+    _channels(element, spec)
     # Absolute pointer: without it the pointer of the page and the guest's drift apart.
     add(element, "input", type="tablet", bus="usb")
     if spec.tpm:
@@ -129,7 +159,20 @@ def _devices(root: etree._Element, spec: DomainSpec, paths: Paths) -> None:
     if spec.vnc:
         devices.vnc(element)
     devices.video(element, spec.video)
+    _helpers(element, spec)
+
+
+def _channels(element: etree._Element, spec: DomainSpec) -> None:
+    if spec.agent_channel:
+        devices.channel(element, devices.AGENT_CHANNEL)
+    if spec.firstboot_channel:
+        devices.channel(element, devices.FIRSTBOOT_CHANNEL)
+
+
+def _helpers(element: etree._Element, spec: DomainSpec) -> None:
     devices.balloon(element, present=spec.balloon)
+    if spec.watchdog:
+        devices.watchdog(element, spec.watchdog)
     if spec.rng:
         devices.rng(element)
     if spec.arch in X86:
@@ -138,10 +181,14 @@ def _devices(root: etree._Element, spec: DomainSpec, paths: Paths) -> None:
 
 def _controllers(element: etree._Element, spec: DomainSpec) -> None:
     add(element, "controller", type="usb", index=0, model="qemu-xhci")
-    scsi = any(disk.bus == "scsi" for disk in spec.disks) or bool(spec.cdroms)
+    on_scsi = [disk.target for disk in spec.disks if disk.bus == "scsi"]
+    on_scsi += [cdrom.target for cdrom in spec.cdroms if cdrom.bus == "scsi"]
+    # libvirt gives a drive its place by its letter, and adds a controller of a kind of its own
+    # where we have none for it.
+    scsi = max((_letter(target) // DRIVES_PER_CONTROLLER + 1 for target in on_scsi), default=0)
     serial = spec.agent_channel or spec.firstboot_channel
-    if scsi:
-        add(element, "controller", type="scsi", index=0, model="virtio-scsi")
+    for index in range(scsi):
+        add(element, "controller", type="scsi", index=index, model="virtio-scsi")
     if serial:
         add(element, "controller", type="virtio-serial", index=0)
     if not spec.machine.startswith(("q35", "pc-q35", "virt")):
@@ -150,7 +197,13 @@ def _controllers(element: etree._Element, spec: DomainSpec) -> None:
     used = (
         sum(disk.bus == "virtio" for disk in spec.disks)
         + len(spec.nics)
-        + sum((True, scsi, serial, spec.balloon, spec.rng))  # True: the USB controller
+        + scsi
+        + sum((True, serial, spec.balloon, spec.rng))  # True: the USB controller
     )
     for index in range(1, used + SPARE_ROOT_PORTS + 1):
         add(element, "controller", type="pci", index=index, model="pcie-root-port")
+
+
+def _letter(target: str) -> int:
+    """0 for sda, 1 for sdb."""
+    return ord(target[-1]) - ord("a")

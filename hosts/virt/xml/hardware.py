@@ -91,6 +91,19 @@ def with_boot_order(domain_xml: str, names: Sequence[str]) -> str:
     return render(root)
 
 
+def without_topology(domain_xml: str) -> str | None:
+    """None: it names none."""
+    root = parse(domain_xml)
+    cpu = root.find("cpu")
+    topology = None if cpu is None else cpu.find("topology")
+    if cpu is None or topology is None:
+        return None
+    cpu.remove(topology)
+    if not len(cpu) and not cpu.attrib:
+        root.remove(cpu)
+    return render(root)
+
+
 def _put(source: etree._Element, network: str) -> None:
     if source.get("network") != network:
         source.attrib.clear()
