@@ -130,10 +130,9 @@ def _os_id(vm: VM) -> str:
 
 
 def _discs(vm: VM, pool: str, knobs: Knobs, order: dict[str, int]) -> tuple[CdromSpec, ...]:
+    empty: tuple[CdromSpec, ...] = ()
     if knobs.drive and vm.iso is None:
         empty = (CdromSpec(target=ISO_TARGET, bus=knobs.disc_bus),)
-    else:
-        empty = ()
     held = [(vm.iso_target or ISO_TARGET, vm.iso)] if vm.iso is not None else []
     held += [(disc.target, disc.image) for disc in vm.extra_discs.select_related("image")]
     return empty + tuple(
