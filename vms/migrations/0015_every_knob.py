@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('vms', '0013_backups_of_frozen_guests'),
+        ('vms', '0014_definition_copies'),
     ]
 
     operations = [
