@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import subprocess
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.e2e.guests import Guest
@@ -49,6 +51,19 @@ def host_key(guest: Guest) -> str:
     return found.split("ssh-ed25519", 1)[1].strip()
 
 
+def download(site: Site, guest: Guest, asked: str) -> bytes:
+    answer = httpx.get(
+        f"{site.stack.url}/api/v1/vms/{guest.uuid}/backups/1/file",
+        headers={
+            "Authorization": f"Bearer {site.stack.tokens['owner']}",
+            **({"Range": asked} if asked else {}),
+        },
+        timeout=120,
+    )
+    assert answer.status_code == (206 if asked else 200), answer.text[:500]
+    return answer.content
+
+
 def test_from_a_disc_that_is_out_after_the_first_reboot(site: Site, disc: Path, name: str) -> None:
     site.manage("add_image", "--file", str(disc), "--name", f"Disc {name}", "--publish")
     answer = site.stack.create(name=name, team=TEAM, image=f"Disc {name}", ssh_keys=[])
@@ -84,6 +99,11 @@ def test_a_template_and_a_machine_of_it(site: Site, name: str) -> None:
     child.wait_ssh(timeout_s=BOOT_S)
     assert child.ssh("cat ~/proof").stdout.strip() == "golden"
     assert host_key(child) != before
+    # Made independent while it runs; then the version may go.
+    (job,) = site.stack.wait_final(site.stack.api("POST", f"/vms/{child.uuid}/flatten"))
+    assert job["state"] == "succeeded", job
+    assert "backingStore type" not in child.virsh("dumpxml")
+    assert child.ssh("cat ~/proof").stdout.strip() == "golden"
 
 
 def test_deleted_and_back_with_its_data(site: Site, name: str) -> None:
@@ -111,6 +131,10 @@ def test_backed_up_while_it_runs_and_restored(site: Site, name: str) -> None:
     answer = site.stack.api("POST", f"/vms/{guest.uuid}/backups")
     (job,) = site.stack.wait_final(answer)
     assert job["state"] == "succeeded", job
+    (backup,) = site.stack.api("GET", f"/vms/{guest.uuid}/backups")["items"]
+    whole = download(site, guest, "")
+    assert hashlib.sha256(whole).hexdigest() == backup["checksum"]
+    assert download(site, guest, f"bytes={len(whole) // 2}-") == whole[len(whole) // 2 :]
     guest.ssh("echo ruined > ~/proof && sync")
     off(site, guest)
     answer = site.stack.api("POST", f"/vms/{guest.uuid}/backups/1/restore", {})
