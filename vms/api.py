@@ -38,6 +38,7 @@ from vms.api_schemas import (
     BatchRetried,
     CloneIn,
     CreateIn,
+    DeleteIn,
     DiscIn,
     EditIn,
     EventOut,
@@ -191,14 +192,22 @@ def edit_vm(request: HttpRequest, uuid: str, wanted: EditIn) -> dict[str, Any]:
 
 @router.delete("/vms/{uuid}", response={202: Accepted}, summary="Delete a machine", by_alias=True)
 def delete_vm(
-    request: HttpRequest, uuid: str, force: bool = False, confirm: str = "", purge: bool = False
+    request: HttpRequest, uuid: str, wanted: Query[DeleteIn]
 ) -> tuple[int, dict[str, Any]]:
     """Into the recycle bin; for good with ``purge``, or when it lies there already. One that runs
-    needs its name as ``confirm``, or ``force``."""
+    needs its name as ``confirm``, or ``force``. ``keep_disk``, of one that lies there: its disk
+    becomes a backup first."""
     user = _identity(request).user
     vm = queries.one(user, uuid)
+    if wanted.keep_disk:
+        return 202, _accepted(request, vm, recycle_bin.purge(vm, actor=user, keep_disk=True))
     job = lifecycle.request(
-        vm, "delete", actor=user, confirm_name=confirm, force=force, purge=purge
+        vm,
+        "delete",
+        actor=user,
+        confirm_name=wanted.confirm,
+        force=wanted.force,
+        purge=wanted.purge,
     )
     return 202, _accepted(request, vm, job)
 

@@ -133,6 +133,13 @@ class BatchIn(CreateIn):
     hostname: Literal[""] = ""
 
 
+class DeleteIn(Schema):
+    force: bool = False
+    confirm: str = ""
+    purge: bool = False
+    keep_disk: bool = False
+
+
 class RestoreIn(Schema):
     model_config = ConfigDict(extra="forbid")
 

@@ -18,6 +18,7 @@ from hosts.virt.errors import HostUnreachable
 from jobs.models import Job
 from jobs.registry import Park
 from vms import at_host, power, seriallog, state, timeline
+from vms.backups import steps as backup_steps
 from vms.models import VM, Nic
 from vms.provisioning.steps import delete_volume, switch_off
 from vms.state import ON, RUNNING_RESOURCES
@@ -78,10 +79,17 @@ def delete_volumes(ctx: JobContext) -> None:
     seriallog.remove(vm)
 
 
+def keeps_disk(ctx: JobContext) -> bool:
+    """Its disk is kept as a backup before anything of it goes."""
+    return "backup" in ctx.params
+
+
 def succeeded(job: Job) -> None:
     vm = job.vm
     if vm is None:
         return
+    if "backup" in job.params:
+        backup_steps.taken(job)
     quotas.release(vm)
     Nic.objects.filter(vm=vm).update(addresses=[])
     VM.objects.filter(pk=vm.pk).update(
@@ -97,6 +105,8 @@ def failed(job: Job) -> None:
     vm = job.vm
     if vm is None:
         return
+    if "backup" in job.params:
+        backup_steps.forget_rows(job)
     vm.refresh_from_db()
     on = vm.observed in ON
     Allocation.objects.filter(vm=vm, state=Allocation.State.RELEASING).update(

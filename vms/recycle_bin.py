@@ -19,6 +19,7 @@ from accounts.policy import Action
 from jobs import reconcile
 from jobs import services as job_services
 from vms import names, queries, state, timeline
+from vms.backups import services as backups
 from vms.models import VM, MachineRules
 
 if TYPE_CHECKING:
@@ -74,15 +75,21 @@ def restore(vm: VM, *, actor: User, name: str = "") -> Job:
     return job
 
 
-def purge(vm: VM, *, actor: User | None) -> Job:
-    """Delete for good what lies in the bin. ``actor`` None: its time is over."""
+def purge(vm: VM, *, actor: User | None, keep_disk: bool = False) -> Job:
+    """Delete for good what lies in the bin. ``actor`` None: its time is over. ``keep_disk``: its
+    disk becomes a backup first, which outlives it.
+
+    Raises NotFound, Forbidden, Conflict (``vm.bin.not_in``, ``vm.why.*``), Busy, QuotaExceeded."""
     if actor is not None:
         policy.require(actor, Action.DELETE, vm)
     with transaction.atomic():
         quotas.lock_team(vm.team_id)
         row = _locked(vm)
+        kept = backups.write_last(row, actor=actor) if keep_disk and actor else {}
         quotas.releasing(row)
-        job = job_services.enqueue("vm.delete", actor=actor, vm=row, target_name=row.name)
+        job = job_services.enqueue(
+            "vm.delete", actor=actor, vm=row, target_name=row.name, params=kept
+        )
         row.desired = VM.Desired.DELETED
         row.save(update_fields=["desired"])
         audit.record(actor, "vm.delete", row, job=job, team_id=row.team_id)

@@ -39,6 +39,7 @@ def test_while_made_and_while_deleted(drill: Drill) -> None:
     drill.assert_disk_is_whole(asked[-1])
 
     points = [*boundaries("vm.delete", "before-do", "after-do"), "vm.delete/final:before"]
+    points = [point for point in points if "/keep:" not in point and "/sum:" not in point]
     drill.arm(*[f"{point} kill" for point in points])
     removals = [drill.stack.delete(answer["vm"]["uuid"]) for answer in asked]
     jobs = drill.settle(*removals)

@@ -18,11 +18,11 @@ from accounts import quotas
 from accounts.errors import Conflict, Forbidden, Invalid, NotFound, QuotaExceeded
 from accounts.models import AuditEntry, QuotaLimit, Resource, Team, User
 from hosts.models import Host
-from hosts.virt.errors import UnknownVirtError, VirtError
+from hosts.virt.errors import NoSpace, UnknownVirtError, VirtError
 from hosts.virt.fake import FakeHypervisor
 from jobs.models import Job
 from tests.vms.conftest import run_to_end, volumes
-from vms import lifecycle, queries
+from vms import lifecycle, queries, recycle_bin
 from vms.backups import commands, downloads, services
 from vms.backups.retention import to_keep
 from vms.models import VM, Backup, BackupPlan, Image
@@ -306,6 +306,51 @@ class TestOfADeletedMachine:
         assert quotas.usage(team)[Resource.BACKUPS_GIB] == 0
         assert api(owner).get("/backups").json() == []
         assert api(owner).get(f"/vms/{gone.uuid}/backups").status_code == 404
+
+    def test_its_disk_is_kept_as_one(
+        self, vm: VM, fake: FakeHypervisor, owner: User, team: Team, api: Callable[..., Any]
+    ) -> None:
+        write(fake, vm, b"precious")
+        with pytest.raises(Conflict, match="not_in"):
+            recycle_bin.purge(vm, actor=owner, keep_disk=True)
+        run_to_end(lifecycle.request(vm, "delete", actor=owner))
+        answer = api(owner).delete(f"/vms/{vm.uuid}?keep_disk=true")
+        job = run_to_end(Job.objects.get(pk=answer.json()["job"]["id"]))
+        assert job.state == Job.State.SUCCEEDED, (job.error_code, job.step)
+        (backup,) = services.outliving(owner)
+        assert content(fake, backup.image.volume_name) == b"precious"
+        assert (backup.image.state, len(backup.image.checksum)) == ("ready", 64)
+        assert volumes(fake) == set()
+        used = quotas.usage(team)
+        assert (used[Resource.BACKUPS_GIB], used[Resource.DISK_GIB]) == (10, 0)
+
+    def test_one_that_cannot_be_kept_is_not_deleted(
+        self, vm: VM, fake: FakeHypervisor, owner: User, team: Team
+    ) -> None:
+        run_to_end(lifecycle.request(vm, "delete", actor=owner))
+        vm.refresh_from_db()
+        disk = vm.disks.get().volume
+        fake.fail_next("clone_volume", NoSpace("full"))
+        job = run_to_end(recycle_bin.purge(vm, actor=owner, keep_disk=True))
+        assert (job.state, job.error_code) == (Job.State.FAILED, "virt.no_space")
+        assert volumes(fake) == {disk}
+        assert fake.domain(vm.uuid)
+        assert not Backup.objects.exists()
+        assert quotas.usage(team)[Resource.BACKUPS_GIB] == 0
+        QuotaLimit.objects.create(scope="team", team=team, resource=Resource.BACKUPS_GIB, hard=5)
+        with pytest.raises(QuotaExceeded):
+            recycle_bin.purge(vm, actor=owner, keep_disk=True)
+        run_to_end(recycle_bin.purge(vm, actor=owner))
+        assert volumes(fake) == set()
+
+    def test_asked_on_the_page(self, vm: VM, owner: User, browser: Callable[..., Client]) -> None:
+        run_to_end(lifecycle.request(vm, "delete", actor=owner))
+        client = browser(owner)
+        dialog = client.get(f"/machines/bin/{vm.uuid}/?part=purge").content.decode()
+        assert 'name="keep"' in dialog
+        client.post(f"/machines/bin/{vm.uuid}/purge/", {"keep": "on"})
+        assert run_to_end(Job.objects.get(kind="vm.delete")).state == Job.State.SUCCEEDED
+        assert len(services.outliving(owner)) == 1
 
     def test_who_may(
         self,

@@ -41,12 +41,7 @@ ROUNDS_AT_ONCE = 20
 
 def why_not_take(vm: VM, active: Job | None) -> str | None:
     """The code of why it cannot be backed up now; running or not makes no difference."""
-    if code := rules.why_not(vm, active):
-        return code
-    disks = list(vm.disks.all())
-    if len(disks) != 1 or disks[0].format != "qcow2":
-        return "vm.why.backup_disks"
-    return None
+    return rules.why_not(vm, active) or _why_not_disks(vm)
 
 
 def why_not_restore(vm: VM, active: Job | None) -> str | None:
@@ -85,6 +80,21 @@ def take(vm: VM, *, actor: User | None, scheduled: bool = False) -> tuple[Backup
         timeline.record(row, "asked", actor=actor, job=job, task=TAKE)
         state.announce(row)
     return backup, job
+
+
+def why_not_keep(vm: VM) -> str | None:
+    """The code of why its disk cannot be kept as a backup when it is deleted for good."""
+    if vm.observed in (VM.Observed.MISSING, VM.Observed.UNKNOWN):
+        return f"vm.why.{vm.observed}"
+    return _why_not_disks(vm)
+
+
+def write_last(vm: VM, *, actor: User) -> dict[str, int]:
+    """The rows of the backup that its deletion takes first; what its job is to be told. In the
+    caller's transaction, with the team's row locked. Raises Conflict, QuotaExceeded."""
+    if code := why_not_keep(vm):
+        raise Conflict(code, name=vm.name)
+    return {"backup": _write(vm, actor, scheduled=False).pk}
 
 
 def restore_over(backup: Backup, *, actor: User) -> Job:
@@ -314,6 +324,11 @@ def register() -> None:
 
 
 # --- inside --------------------------------------------------------------------------------------
+
+
+def _why_not_disks(vm: VM) -> str | None:
+    disks = list(vm.disks.all())
+    return None if len(disks) == 1 and disks[0].format == "qcow2" else "vm.why.backup_disks"
 
 
 def _locked(vm: VM) -> VM:

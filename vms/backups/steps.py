@@ -146,15 +146,20 @@ def taken(job: Job) -> None:
 
 
 def not_taken(job: Job) -> None:
+    forget_rows(job)
+    if job.vm is not None:
+        timeline.record(job.vm, f"job.{job.state}", actor=job.actor, job=job, task=job.kind)
+        state.announce(job.vm)
+
+
+def forget_rows(job: Job) -> None:
+    """Of the backup that the job did not take."""
     backup = Backup.objects.select_related("image").filter(pk=job.params["backup"]).first()
     if backup is not None:
         image = backup.image
         services.forget(image)
         image.copies.all().delete()
         image.delete()
-    if job.vm is not None:
-        timeline.record(job.vm, f"job.{job.state}", actor=job.actor, job=job, task=job.kind)
-        state.announce(job.vm)
 
 
 # --- vm.restore_backup ---------------------------------------------------------------------------

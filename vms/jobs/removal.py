@@ -9,6 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from jobs.registry import JobKind, StepSpec
 from vms import binning, deletion, idle, leases, power, rule_stops
+from vms.backups import steps as backup_steps
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise
@@ -22,6 +23,22 @@ DELETE = JobKind(
     verb="deleting",
     steps=(
         StepSpec(key="stop", label=_("Switching off"), do=deletion.stop),
+        StepSpec(
+            key="keep",
+            label=_("Keeping its disk as a backup"),
+            do=backup_steps.copy,
+            undo=backup_steps.drop,
+            slot="copy",
+            weight=8,
+            optional=deletion.keeps_disk,
+        ),
+        StepSpec(
+            key="sum",
+            label=_("Adding up the checksum"),
+            do=backup_steps.add_up,
+            weight=3,
+            optional=deletion.keeps_disk,
+        ),
         StepSpec(key="undefine", label=_("Removing the definition"), do=deletion.undefine),
         StepSpec(key="disks", label=_("Deleting the disks"), do=deletion.delete_volumes, weight=2),
     ),

@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST, require_safe
 
-from accounts import policy
+from accounts import messages, policy
 from accounts.access import SignedInRequest, admin_only, signed_in
 from accounts.errors import Invalid
 from accounts.fragments import done, render_page
@@ -64,6 +64,8 @@ def ask(request: SignedInRequest, uuid: UUID) -> HttpResponse:
         "machine": presentation.machine(vm, request.user),
         "volumes": presentation.volumes(vm),
         "backups": vm.backups.count(),
+        "keeps_gib": sum(disk.size_gib for disk in vm.disks.all()),
+        "why_not_keep": _why_not_keep(vm),
         "impacts": recycle_bin.restore_impact(vm, request.user),
         "restore_commands": commands.show_restore(vm),
         "purge_commands": commands.show_verb(vm, "delete"),
@@ -86,7 +88,7 @@ def restore(request: SignedInRequest, uuid: UUID) -> HttpResponse:
 @require_POST
 def purge(request: SignedInRequest, uuid: UUID) -> HttpResponse:
     vm = queries.one(request.user, uuid)
-    recycle_bin.purge(vm, actor=request.user)
+    recycle_bin.purge(vm, actor=request.user, keep_disk=request.POST.get("keep") == "on")
     text = _("%(name)s is being deleted for good.") % {"name": vm.name}
     return done(request, text, tone="work", changed=f"vm:{vm.uuid} {_CHANGED}")
 
@@ -116,6 +118,11 @@ def set_days(request: SignedInRequest) -> HttpResponse:
         raise Invalid("vm.bin.days", minimum=recycle_bin.DAYS_MIN, maximum=recycle_bin.DAYS_MAX)
     recycle_bin.set_days(days, actor=request.user)
     return done(request, _("Saved. It holds for machines that are deleted from now on."))
+
+
+def _why_not_keep(vm: VM) -> str:
+    code = backup_services.why_not_keep(vm)
+    return messages.text(code, {"name": vm.name}) if code else ""
 
 
 def _backups(request: SignedInRequest) -> list[BackupRow]:
