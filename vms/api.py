@@ -37,6 +37,7 @@ from vms.api_schemas import (
     BatchOut,
     BatchRetried,
     CloneIn,
+    CommandOut,
     CreateIn,
     DeleteIn,
     DiscIn,
@@ -291,6 +292,18 @@ def vm_timeline(
         for e in entries
     ]
     return {"items": items, "count": timeline.lines(vm, only).count()}
+
+
+@router.get(
+    "/vms/{uuid}/commands", response=list[CommandOut], summary="The commands that actions equal"
+)
+def get_commands(request: HttpRequest, uuid: str) -> list[dict[str, Any]]:
+    """Of its host, as they would be now; names that are still to be chosen are examples."""
+    from vms import command_list
+
+    user = _identity(request).user
+    listed = command_list.of(queries.one(user, uuid), user)
+    return [{"key": one.key, "label": one.label, "commands": one.lines} for one in listed]
 
 
 @router.get("/vms/{uuid}/xml", response=XmlOut, summary="Its definition, without secrets")

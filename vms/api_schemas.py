@@ -296,6 +296,12 @@ class EventOut(Schema):
     job: UUID | None
 
 
+class CommandOut(Schema):
+    key: str = Field(description="a verb, or what else is done to it")
+    label: str
+    commands: list[str]
+
+
 class XmlOut(Schema):
     stored: str
     live: str | None = Field(description="for admins; empty while it is off")

@@ -61,9 +61,9 @@ _ICONS = {
 # What people look for -> the kinds of lines that are it, by their beginning.
 GROUPS: dict[str, tuple[str, ...]] = {
     "state": ("state.", "first_boot.", "moved"),
-    "jobs": ("asked", "requested", "job.", "clone.", "template."),
+    "jobs": ("asked", "requested", "job.", "clone.", "template.", "binned", "taken_back"),
     "settings": ("edited", "hardware.", "owner", "lease."),
-    "snapshots": ("snapshot.",),
+    "snapshots": ("snapshot.", "backup."),
     "consoles": ("console.",),
 }
 

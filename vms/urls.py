@@ -100,6 +100,7 @@ urlpatterns = [
     path("admin/leases/idle/", leases.idle_rule, name="lease_idle"),
     path("admin/leases/override/", leases.override, name="lease_override"),
     path("machines/<uuid:uuid>/clone/", clone.show, name="vm_clone"),
+    path("machines/<uuid:uuid>/commands/", definition.show_commands, name="vm_commands"),
     path("machines/<uuid:uuid>/xml/", definition.show, name="vm_xml"),
     path("machines/<uuid:uuid>/guest/", guest.dialog, name="vm_guest_dialog"),
     path("machines/<uuid:uuid>/guest/<slug:word>/", guest.act, name="vm_guest_act"),

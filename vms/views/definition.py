@@ -1,4 +1,4 @@
-"""A machine's XML: what is stored of it, and for admins what runs."""
+"""A machine as its host and virsh know it: its XML, and the commands that its actions equal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.views.decorators.http import require_safe
 
 from accounts.access import SignedInRequest, signed_in
 from accounts.fragments import render_page
-from vms import commands, definition, queries
+from vms import command_list, commands, definition, queries
 
 SHOWS = ("stored", "live", "differences")
 
@@ -39,3 +39,11 @@ def show(request: SignedInRequest, uuid: UUID) -> HttpResponse:
         "commands": commands.show_definition(vm, wanted),
     }
     return render_page(request, "vms/xml.html", context, parts={"xml"})
+
+
+@signed_in
+@require_safe
+def show_commands(request: SignedInRequest, uuid: UUID) -> HttpResponse:
+    vm = queries.one(request.user, uuid)
+    context = {"vm": vm, "listed": command_list.of(vm, request.user)}
+    return render_page(request, "vms/commands.html", context)

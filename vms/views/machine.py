@@ -266,7 +266,7 @@ def _timeline_groups() -> list[tuple[str, str]]:
         "state": _("States"),
         "jobs": _("Jobs"),
         "settings": _("Settings"),
-        "snapshots": _("Snapshots"),
+        "snapshots": _("Snapshots and backups"),
         "consoles": _("Consoles"),
     }
     return [(value, labels[value]) for value in ("", *timeline.GROUPS)]
