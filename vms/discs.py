@@ -21,7 +21,6 @@ from vms.lifecycle import active_job
 from vms.models import VM, Image
 from vms.provisioning import steps
 from vms.provisioning.domain import ISO_TARGET, is_installing
-from vms.verbs import Situation
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -80,7 +79,7 @@ def eject(vm: VM, *, actor: User | None) -> Job:
         policy.require(actor, Action.POWER, vm)
     with transaction.atomic():
         row = (
-            VM.objects.in_use()
+            VM.objects.alive()
             .select_for_update(of=("self",))
             .select_related("iso")
             .filter(pk=vm.pk)
@@ -90,9 +89,8 @@ def eject(vm: VM, *, actor: User | None) -> Job:
             raise Conflict("vm.why.deleted", name=vm.name)
         if row.iso is None:
             raise Conflict("vm.no_disc", name=vm.name)
-        situation = Situation.of(row, active_job(row))
-        if situation.host_down and row.host is not None:
-            raise Conflict("vm.why.host_down", host=row.host.name)
+        if code := rules.why_not(row, active_job(row)):
+            raise Conflict(code, name=row.name, host=row.host.name if row.host else "")
         job = job_services.enqueue(
             KIND, actor=actor, vm=row, target_name=row.name, params={"disc": row.iso.name}
         )

@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from django.conf import settings
@@ -19,8 +16,8 @@ from django.urls import resolve
 
 from accounts import tokens
 from tests.accounts.test_every_route import OPERATIONS, ROUTES
-from tests.security import ways_in, ways_world
-from tests.security.ways_in import Example
+from tests.security import ways_in
+from tests.security.ways_in import Example, address, ask, outcome
 from tests.security.ways_world import MARK, ROLES, World
 
 pytestmark = pytest.mark.django_db
@@ -31,77 +28,6 @@ _MAY_WRITE = re.compile(
     r'(INSERT INTO|UPDATE|DELETE FROM) "(accounts_auditentry|accounts_apitoken|django_session)"'
 )
 _WRITES = re.compile(r"^(INSERT|UPDATE|DELETE)\b")
-SAFE = ("GET", "HEAD")
-
-
-# --- one site for all of it ----------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def world(django_db_setup: None, django_db_blocker: Any) -> Iterator[World]:
-    with django_db_blocker.unblock():
-        atomic = transaction.atomic()
-        atomic._from_testcase = True  # type: ignore[attr-defined]  # the tests' own are inside it
-        with atomic, pytest.MonkeyPatch.context() as patch:
-            # No page and no operation waits for a hypervisor: what changes there is a job.
-            patch.setattr("hosts.connections.hypervisor", _asked)
-            yield ways_world.build()
-            transaction.set_rollback(True)
-
-
-def _asked(*_args: Any, **_kwargs: Any) -> None:
-    raise AssertionError("a hypervisor was asked")
-
-
-@pytest.fixture(scope="module")
-def examples(world: World) -> dict[str, Example]:
-    return ways_in.examples(world)
-
-
-def address(world: World, way: str, example: Example) -> str:
-    known = ways_in.defaults(world) | example.at
-    path = way.split(" ", 1)[1]
-    return re.sub(r"{(\w+)}", lambda found: str(known[found[1]]), path) + example.query
-
-
-def ask(world: World, way: str, example: Example, role: str, **how: Any) -> HttpResponse:
-    """As that person, with all that their token or session may; rolled back by the caller."""
-    method, path = way.split(" ", 1)
-    client = Client()
-    headers = dict(example.headers)
-    token = how.get("token", world.tokens.get(role))
-    by_token = path.startswith("/api/") and not how.get("by_session")
-    if by_token and token is not None:
-        headers["Authorization"] = f"Bearer {token}"
-    elif not by_token and role in world.cookies:
-        client.cookies[settings.SESSION_COOKIE_NAME] = how.get("cookie", world.cookies[role])
-    at = address(world, way, example)
-    if example.raw is not None:
-        return client.generic(method, at, example.raw, headers=headers)
-    if path.startswith("/api/"):
-        data = "" if method in SAFE else json.dumps(example.body)
-        return client.generic(method, at, data, content_type="application/json", headers=headers)
-    send = getattr(client, method.lower())
-    return send(at, example.body, headers=headers) if method == "POST" else send(at)
-
-
-def outcome(answer: HttpResponse, example: Example, wanted: str = "") -> str:
-    """In the table's words; where two of them answer alike, in the wanted one."""
-    status = answer.status_code
-    if status == 401 or (status == 302 and answer["Location"].startswith("/accounts/login/")):
-        return "sign in"
-    for word, statuses in (("no", (403, example.no)), ("hidden", (404, example.hidden))):
-        if status in statuses and wanted in ("", word, "yes"):
-            return word
-    if 200 <= status < 400:
-        return "yes"
-    return f"{status} {_said(answer)}"
-
-
-def _said(answer: HttpResponse) -> str:
-    if answer.streaming:
-        return ""
-    text = answer.content.decode()
-    told = re.findall(r"(?s)data-error[^>]*>(.*?)<", text)
-    return " ".join(told)[:300] or text[:300]
 
 
 def text_of(answer: HttpResponse) -> str:

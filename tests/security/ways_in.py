@@ -7,6 +7,7 @@ and without a body.
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +15,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.cache import cache
+from django.http import HttpResponse
+from django.test import Client
 from django.utils import timezone
 from PIL import Image as Picture
 
@@ -488,3 +492,52 @@ def _of_access(w: World) -> dict[str, Example]:
         f"POST {api}/transfer": E(body={"to": "outsider"}),
         f"DELETE {api}/transfer": E(at=offered),
     }
+
+
+# --- asking --------------------------------------------------------------------------------------
+def address(world: World, way: str, example: Example) -> str:
+    known = defaults(world) | example.at
+    path = way.split(" ", 1)[1]
+    return re.sub(r"{(\w+)}", lambda found: str(known[found[1]]), path) + example.query
+
+
+def ask(world: World, way: str, example: Example, role: str, **how: Any) -> HttpResponse:
+    """As that person, with all that their token or session may; rolled back by the caller."""
+    method, path = way.split(" ", 1)
+    client = Client()
+    headers = dict(example.headers)
+    token = how.get("token", world.tokens.get(role))
+    by_token = path.startswith("/api/") and not how.get("by_session")
+    if by_token and token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    elif not by_token and role in world.cookies:
+        client.cookies[settings.SESSION_COOKIE_NAME] = how.get("cookie", world.cookies[role])
+    at = address(world, way, example)
+    if example.raw is not None:
+        return client.generic(method, at, example.raw, headers=headers)
+    if path.startswith("/api/"):
+        data = "" if method == "GET" else json.dumps(example.body)
+        return client.generic(method, at, data, content_type="application/json", headers=headers)
+    send = getattr(client, method.lower())
+    return send(at, example.body, headers=headers) if method == "POST" else send(at)
+
+
+def outcome(answer: HttpResponse, example: Example, wanted: str = "") -> str:
+    """In the table's words; where two of them answer alike, in the wanted one."""
+    status = answer.status_code
+    if status == 401 or (status == 302 and answer["Location"].startswith("/accounts/login/")):
+        return "sign in"
+    for word, statuses in (("no", (403, example.no)), ("hidden", (404, example.hidden))):
+        if status in statuses and wanted in ("", word, "yes"):
+            return word
+    if 200 <= status < 400:
+        return "yes"
+    return f"{status} {said(answer)}"
+
+
+def said(answer: HttpResponse) -> str:
+    if answer.streaming:
+        return ""
+    text = answer.content.decode()
+    told = re.findall(r"(?s)data-error[^>]*>(.*?)<", text)
+    return " ".join(told)[:300] or text[:300]

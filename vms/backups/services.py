@@ -211,6 +211,8 @@ def plan(
     }
     with transaction.atomic():
         row = _locked(vm)
+        if row.binned_at is not None:
+            raise Conflict("vm.why.binned", name=row.name)
         before = BackupPlan.objects.filter(vm=row).first()
         was = {name: getattr(before, name) for name in wanted} if before else {}
         if every_days == 0:
@@ -332,7 +334,7 @@ def _why_not_disks(vm: VM) -> str | None:
 
 
 def _locked(vm: VM) -> VM:
-    row = VM.objects.in_use().select_for_update(of=("self",)).filter(pk=vm.pk).first()
+    row = VM.objects.alive().select_for_update(of=("self",)).filter(pk=vm.pk).first()
     if row is None:
         raise Conflict("vm.why.deleted", name=vm.name)
     return row

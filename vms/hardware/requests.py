@@ -111,7 +111,8 @@ def restart(vm: VM, *, actor: User) -> Job:
     with transaction.atomic():
         row = _locked(vm, rules.why_not)
         if row.observed != VM.Observed.RUNNING:
-            raise Conflict("vm.why.off", name=row.name)
+            words = {VM.Observed.PAUSED: "paused", VM.Observed.CRASHED: "crashed"}
+            raise Conflict(f"vm.why.{words.get(VM.Observed(row.observed), 'off')}", name=row.name)
         size = {name: row.pending.get(name, getattr(row, name)) for name in ("vcpus", "memory_mib")}
         quotas.allocate(row, _beyond(row, running_ask(**size)))
         return _enqueue(RESTART, row, actor, before={}, after=row.pending, params={})

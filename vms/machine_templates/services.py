@@ -86,7 +86,7 @@ def make(
         raise Invalid("template.description", fields={"description": "template.description"})
     with transaction.atomic():
         quotas.lock_team(vm.team_id)
-        row = VM.objects.in_use().select_for_update(of=("self",)).filter(pk=vm.pk).first()
+        row = VM.objects.alive().select_for_update(of=("self",)).filter(pk=vm.pk).first()
         if row is None:
             raise Conflict("vm.why.deleted", name=vm.name)
         if code := why_not_make(row, active_job(row)):

@@ -35,6 +35,7 @@ from vms.forms import EditForm
 from vms.guest import presentation as guest
 from vms.guest import reading
 from vms.hardware import presentation as hardware
+from vms.hardware import rules
 from vms.models import VM, MachineRules
 from vms.presentation import MachineView, StepView
 from vms.provisioning import network_choices
@@ -91,6 +92,7 @@ def show(request: SignedInRequest, uuid: UUID) -> HttpResponse:
         context |= console_page.context(machine, request.user)
     if request.GET.get("part", "machine") == "machine":
         context |= {
+            "may_eject": rules.why_not(vm, lifecycle.active_job(vm)) is None,
             "making": _making(vm),
             "entries": timeline.entries(vm, 50 if tab == "timeline" else 6, only=only),
             "only": only,
