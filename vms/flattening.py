@@ -46,7 +46,7 @@ def request(vm: VM, *, actor: User) -> Job:
     """Raises NotFound, Forbidden, Conflict (``vm.why.*``), Busy."""
     policy.require(actor, Action.EDIT, vm)
     with transaction.atomic():
-        row = VM.objects.in_use().select_for_update(of=("self",)).filter(pk=vm.pk).first()
+        row = VM.objects.alive().select_for_update(of=("self",)).filter(pk=vm.pk).first()
         if row is None:
             raise Conflict("vm.why.deleted", name=vm.name)
         if code := why_not(row, active_job(row)):

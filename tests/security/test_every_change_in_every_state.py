@@ -85,6 +85,25 @@ CHANGES = {
     "add disk": _setting("disk-add", f"POST {_API}/disks"),
     "grow disk": _setting("disk-grow", f"PATCH {_API}/disks/{{target}}"),
     "remove disk": _setting("disk-remove", f"DELETE {_API}/disks/{{target}}"),
+    "flatten": _setting("disk-flatten", f"POST {_API}/flatten", "linked"),
+    "insert disc": Change(
+        api=f"PUT {_API}/disc",
+        page=f"{_PAGE}/hardware/disc/",
+        machine="two",
+        possible=WHOLE,
+    ),
+    "trim": Change(
+        api=f"POST {_API}/guest/trim",
+        page=f"{_PAGE}/guest/trim/",
+        machine="vm",
+        possible=("running",),
+    ),
+    "password inside": Change(
+        api=f"PUT {_API}/guest/password",
+        page=f"{_PAGE}/guest/password/",
+        machine="vm",
+        possible=("running",),
+    ),
     "add card": _setting("nic-add", f"POST {_API}/nics", "off"),
     "change card": _setting(
         "nic-change", f"PATCH {_API}/nics/{{nic_id}}", offer="hardware/nic-change/"
@@ -280,7 +299,8 @@ def _not_as_offered(
 
 def test_every_change_of_a_machine_is_here() -> None:
     """But for power (in its own matrix), consoles, and what is no change of the machine."""
-    apart = ("/console", "/keys", "{share_id}", "DELETE /api/v1/vms/{uuid}/transfer")
+    time = ("/extend", "/time-requests", "/keep", "/guest/refresh")
+    apart = (*time, "/console", "/keys", "{share_id}", "DELETE /api/v1/vms/{uuid}/transfer")
     power = (*lifecycle.VERBS, *(verb.replace("_", "-") for verb in lifecycle.VERBS))
     ways = {way for way in WAYS if "/api/v1/vms/{uuid}" in way and not way.startswith("GET ")}
     left = {

@@ -238,6 +238,8 @@ def _machines(people: dict[str, User], team: Team, things: dict[str, Any]) -> di
         "saved": off | {"saved": True},
         "with_disc": {"iso": things["disc"]},
         "busy": {},
+        "linked": off,  # its disk stands on the image
+        "timed": {"ends_at": now + timedelta(days=5)},
         "offered": off,
         "binned": off | binned,
         "failed": off | {"batch": batch, "batch_number": 1, "deleted_at": now},
@@ -251,6 +253,7 @@ def _machines(people: dict[str, User], team: Team, things: dict[str, Any]) -> di
             MachineShare.objects.create(
                 machine=vm.uuid, user=people[name], role=role, granted_by=owner
             )
+    found["linked"].disks.update(backing_image=things["image"])
     two = found["two"]
     Disk.objects.create(
         vm=two,
