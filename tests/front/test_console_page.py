@@ -191,7 +191,7 @@ def test_a_screen_that_cannot_be_had_says_why_and_does_not_try_again(
     assert len(console.asked) == 2
     console.refusal = None
     page.click("#tab-serial")
-    is_connected(page)
+    is_connected(page, "serial")
 
 
 # --- the screen ---------------------------------------------------------------------------------
