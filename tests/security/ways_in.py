@@ -120,7 +120,7 @@ def examples(w: World) -> dict[str, Example]:
         **_of_machines(w),
         **_of_time(w),
         **_of_settings(w),
-        **_of_time_and_guests(w),
+        **_of_guests_and_discs(w),
         **_of_snapshots_and_templates(w),
         **_of_backups(w),
         **_of_consoles(w),
@@ -368,38 +368,18 @@ def _a_screenshot(w: World, role: str) -> None:
     cache.set(screenshots._key(w.vm.uuid, w.vm.started_at), content)
 
 
-def _of_time_and_guests(w: World) -> dict[str, Example]:
-    timed, later = {"uuid": w.timed.uuid}, timezone.now() + timedelta(days=9)
-    day, moment = later.date().isoformat(), later.isoformat()
-    rule = {"default_days": 5, "max_days": 50}
-    about = rule | {"about": f"team:{w.team.pk}"}
-    idle = {"idle_days": 5, "idle_stop_days": 5}
+def _of_guests_and_discs(w: World) -> dict[str, Example]:
     secret = {"user": "root", "password": "correct horse"}
-    disc = {"uuid": w.off.uuid}
+    disc, linked = {"uuid": w.off.uuid}, {"uuid": w.linked.uuid}
     page, api = "POST /machines/{uuid}", "/api/v1/vms/{uuid}"
-    rules = "PUT /api/v1/leases/rules"
     return {
         f"{page}/keys/": E(body={"keys": "ctrl-alt-delete"}),
-        f"{page}/time/extend/": E(at=timed, body={"until": moment}),
-        f"{page}/time/end/": E(at=timed, body={"day": day}),
-        f"{page}/time/forever/": E(at=timed),
-        f"{page}/time/ask/": E(at=timed, body={"day": day, "reason": "why"}),
-        "POST /admin/leases/": E(body=rule | {"bin_days": 5}),
-        "POST /admin/leases/idle/": E(body=idle),
-        "POST /admin/leases/override/": E(body=about),
         f"{page}/guest/password/": E(body=secret),
-        f"POST {api}/extend": E(at=timed, body={"until": moment}),
-        f"POST {api}/time-requests": E(at=timed, body={"until": moment, "reason": "why"}),
-        "GET /api/v1/leases/terms": E(query=f"?team={w.team.pk}"),
-        "PUT /api/v1/leases/idle": E(body=idle),
-        rules: E(body=rule),
-        f"{rules}/teams/{{team_id}}": E(body=rule),
-        f"{rules}/flavors/{{flavor_id}}": E(body=rule),
         f"PUT {api}/guest/password": E(body=secret),
         f"{page}/hardware/disc/": E(at=disc, body={"disc": w.disc.pk}),
         f"PUT {api}/disc": E(at=disc, body={"image": w.disc.pk}),
-        f"{page}/hardware/disk-flatten/": E(at={"uuid": w.linked.uuid}),
-        f"POST {api}/flatten": E(at={"uuid": w.linked.uuid}),
+        f"{page}/hardware/disk-flatten/": E(at=linked),
+        f"POST {api}/flatten": E(at=linked),
     }
 
 

@@ -239,7 +239,6 @@ def _machines(people: dict[str, User], team: Team, things: dict[str, Any]) -> di
         "with_disc": {"iso": things["disc"]},
         "busy": {},
         "linked": off,  # its disk stands on the image
-        "timed": {"ends_at": now + timedelta(days=5)},
         "offered": off,
         "binned": off | binned,
         "failed": off | {"batch": batch, "batch_number": 1, "deleted_at": now},
