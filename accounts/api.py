@@ -18,11 +18,12 @@ from accounts import (
     services,
     teams,
     tokens,
+    webhooks,
 )
 from accounts.access import SignedInRequest
 from accounts.apiauth import Identity, Page, Paging, admin_auth, idempotent, paginate
 from accounts.errors import Invalid, NotFound
-from accounts.models import Membership, SSHKey, Team, User
+from accounts.models import Membership, SSHKey, Team, User, WebhookDelivery
 from accounts.schemas import (
     AuditFilter,
     AuditOut,
@@ -56,6 +57,10 @@ from accounts.schemas import (
     UserCreated,
     UserIn,
     UserOut,
+    WebhookDeliveryOut,
+    WebhookIn,
+    WebhookMade,
+    WebhookOut,
 )
 
 router = Router()
@@ -132,6 +137,39 @@ def issue_token(request: ApiRequest, payload: TokenIn) -> Status[dict[str, Any]]
 def revoke_token(request: ApiRequest, token_id: int) -> Status[None]:
     tokens.revoke(request.user, token_id)
     return Status(204, None)
+
+
+@router.get("/me/webhooks", response=Page[WebhookOut], tags=["me"])
+def list_webhooks(request: ApiRequest, paging: Query[Paging]) -> dict[str, Any]:
+    return paginate(webhooks.of(request.user), paging)
+
+
+@router.post("/me/webhooks", response={201: WebhookMade}, tags=["me"])
+def add_webhook(request: ApiRequest, payload: WebhookIn) -> Status[dict[str, Any]]:
+    """What you are told of these topics is posted there. No Idempotency-Key: the secret must not
+    be stored with the answer."""
+    made, secret = webhooks.add(request.user, url=payload.url, topics=payload.topics)
+    return Status(201, WebhookOut.from_orm(made).model_dump() | {"secret": secret})
+
+
+@router.delete("/me/webhooks/{int:webhook_id}", response={204: None}, tags=["me"])
+def remove_webhook(request: ApiRequest, webhook_id: int) -> Status[None]:
+    webhooks.remove(request.user, webhook_id)
+    return Status(204, None)
+
+
+@router.post("/me/webhooks/{int:webhook_id}/test", response=WebhookDeliveryOut, tags=["me"])
+def try_webhook(request: ApiRequest, webhook_id: int) -> WebhookDelivery:
+    """Posted within half a minute."""
+    return webhooks.try_out(request.user, webhook_id)
+
+
+@router.get(
+    "/me/webhooks/{int:webhook_id}/deliveries", response=Page[WebhookDeliveryOut], tags=["me"]
+)
+def list_deliveries(request: ApiRequest, webhook_id: int, paging: Query[Paging]) -> dict[str, Any]:
+    hook = webhooks.find(request.user, webhook_id)
+    return paginate(hook.deliveries.select_related("notification"), paging)
 
 
 @router.get("/me/notifications", response=Page[NotificationOut], tags=["me"])

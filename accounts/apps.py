@@ -10,13 +10,16 @@ class AccountsConfig(AppConfig):
         from accounts import (
             defaults,
             messages,
+            notifications,
             request_messages,  # noqa: F401 - importing registers the texts
             requests,  # noqa: F401 - and the topic of its news
             signals,
+            webhooks,
         )
 
         messages.is_known("not_found")  # importing registers the texts
         signals.connect()
+        notifications.on_notice(webhooks.on_notice)
         post_migrate.connect(
             defaults.ensure_site_limits, sender=self, dispatch_uid="accounts.defaults"
         )

@@ -37,6 +37,8 @@ def of(verb: str) -> str:
 
 register(
     {
+        "webhook.add": _("Added a webhook"),
+        "webhook.remove": _("Removed a webhook"),
         "access.refused": _("Was refused"),
         "audit.export": _("Exported the audit record"),
         "audit.retire": _("Dropped audit entries past their time"),

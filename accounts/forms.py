@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from accounts import messages, quotas, tokens
+from accounts import messages, notifications, quotas, tokens
 from accounts.errors import DomainError
 from accounts.limits import Row as LimitRow
 from accounts.models import Membership, Resource, User
@@ -253,3 +253,18 @@ def _inherit_label(row: LimitRow) -> str:
         return str(_("Inherit"))
     text = quotas.limit_text(row.resource, row.inherited)
     return str(_("Inherit: %(limit)s") % {"limit": text})
+
+
+class WebhookForm(forms.Form):
+    url = forms.CharField(
+        label=_("Address"),
+        max_length=500,
+        widget=forms.URLInput(attrs={"placeholder": "https://", "autocomplete": "off"}),
+    )
+    topics = forms.MultipleChoiceField(
+        label=_("What is posted"), widget=forms.CheckboxSelectMultiple
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["topics"].choices = list(notifications.topics().items())  # type: ignore[attr-defined]

@@ -182,6 +182,21 @@ register(
         ),
         "team.last_manager": _("A team needs a manager. Make somebody else a manager first."),
         "team.role_unknown": _("A role is “manager”, “member” or “viewer”."),
+        "webhook.url_invalid": _("This is no valid address. Type it again."),
+        "webhook.url_scheme": _("The address must begin with https:// and name a server."),
+        "webhook.url_credentials": _("Leave name and password out of the address."),
+        "webhook.url_not_https": _("%(host)s must be reached by https, or be allowed by an admin."),
+        "webhook.url_private": _(
+            "%(host)s is inside a private network. An admin can allow it (WEBHOOK_ALLOWED_HOSTS)."
+        ),
+        "webhook.url_unresolved": _("There is no server “%(host)s”. Check the address."),
+        "webhook.timeout": _("It did not answer in time."),
+        "webhook.unreachable": _("It could not be reached, or its certificate is not valid."),
+        "webhook.refused": _("It did not answer with success (2xx)."),
+        "webhook.deactivated": _("Its person is deactivated."),
+        "webhook.too_many": _("You have %(maximum)s webhooks, the most. Remove one first."),
+        "webhook.waiting": _("Too much waits for this webhook already. Wait, or remove it."),
+        "webhook.topics": _("Choose what is posted, of what the page offers."),
         "notice.choice_unknown": _("Mail comes at once (now), once a day (daily) or never."),
         "notice.team.joined": _with_role(_("%(who)s has joined the team %(team)s as %(role)s.")),
         "notice.team.added": _with_role(

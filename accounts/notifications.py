@@ -45,6 +45,7 @@ _NO_MAIL = ("console", "dummy")
 
 Ringer = Callable[[int], None]
 _ringers: list[Ringer] = []
+_listeners: list[Callable[[Notification], None]] = []
 _topics: dict[str, tuple[str | _StrPromise, Mail]] = {}
 
 
@@ -79,8 +80,16 @@ def notify(user: User, code: str, *, url: str = "", **params: Any) -> Notificati
         url=url,
         mail_due_at=_mail_due(user, topic),
     )
+    for listener in tuple(_listeners):
+        listener(row)
     ring_on_commit(user.pk)
     return row
+
+
+def on_notice(listener: Callable[[Notification], None]) -> None:
+    """Register who hears of each, in its transaction: another channel."""
+    if listener not in _listeners:
+        _listeners.append(listener)
 
 
 def ring_on_commit(user_id: int) -> None:

@@ -444,3 +444,34 @@ class UserCreated(UserOut):
 class UserChange(In):
     is_active: bool | None = None
     is_admin: bool | None = None
+
+
+class WebhookIn(In):
+    url: str = Field(max_length=500)
+    topics: list[str] = Field(description="as in `GET /me/notification-choices`")
+
+
+class WebhookOut(Schema):
+    id: int
+    url: str
+    topics: list[str]
+    created_at: datetime
+
+
+class WebhookMade(WebhookOut):
+    secret: str = Field(description="signs what is posted; shown only now")
+
+
+class WebhookDeliveryOut(Schema):
+    id: int
+    type: str
+    created_at: datetime
+    due_at: datetime | None = Field(description="of the next try; null: arrived or given up")
+    tries: int
+    delivered_at: datetime | None
+    status: int | None = Field(description="of the last answer")
+    error_code: str
+
+    @staticmethod
+    def resolve_type(obj: Any) -> str:
+        return str(obj.notification.code) if obj.notification else "test"

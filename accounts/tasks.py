@@ -9,7 +9,7 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from accounts import audit_log, chain, notifications, rounds, sign_ins
+from accounts import audit_log, chain, notifications, rounds, sign_ins, webhooks
 from accounts.models import IdempotentAnswer
 
 IDEMPOTENCY_KEPT = timedelta(days=1)
@@ -22,6 +22,7 @@ def tidy() -> None:
     import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
     IdempotentAnswer.objects.filter(created_at__lt=timezone.now() - IDEMPOTENCY_KEPT).delete()
     notifications.forget_old()
+    webhooks.forget_old()
     sign_ins.forget_ended()
     chain.seal()
     audit_log.retire_old()
@@ -37,3 +38,9 @@ def mail() -> None:
 def quota_rounds() -> None:
     """Samples of use, warnings before grants end, requests that wait too long; every 5 minutes."""
     rounds.run()
+
+
+@shared_task(name="accounts.webhooks", ignore_result=True)
+def post_webhooks() -> None:
+    """Post what people want by webhook, every half minute by beat."""
+    webhooks.send_due()

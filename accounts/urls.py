@@ -14,6 +14,7 @@ from accounts.views import (
     team_pages,
     teams,
     view_as,
+    webhooks,
 )
 
 urlpatterns = [
@@ -33,6 +34,9 @@ urlpatterns = [
     path("admin/users/<int:user_id>/view-as/", view_as.begin, name="view_as"),
     path("view-as/end/", view_as.end, name="view_as_end"),
     path("profile/notifications/", notices.choose, name="notification_choices"),
+    path("profile/webhooks/", webhooks.index, name="webhook_list"),
+    path("profile/webhooks/<int:webhook_id>/test/", webhooks.try_it, name="webhook_test"),
+    path("profile/webhooks/<int:webhook_id>/remove/", webhooks.remove, name="webhook_remove"),
     path("notifications/", notices.index, name="notification_list"),
     path("notifications/read/", notices.read_all, name="notification_read_all"),
     path("notifications/<int:notification_id>/", notices.follow, name="notification_follow"),

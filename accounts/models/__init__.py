@@ -3,6 +3,8 @@
 from accounts.models.notices import (
     Notification,
     NotificationChoice,
+    Webhook,
+    WebhookDelivery,
 )
 from accounts.models.people import (
     ApiToken,
@@ -64,4 +66,6 @@ __all__ = [
     "TeamInvite",
     "UsageSample",
     "User",
+    "Webhook",
+    "WebhookDelivery",
 ]

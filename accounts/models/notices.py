@@ -51,3 +51,39 @@ class NotificationChoice(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["user", "topic"], name="notificationchoice_once"),
         ]
+
+
+class Webhook(models.Model):
+    """Where a person's news are posted to. Its secret is made from ``nonce``, and never stored."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="webhooks")
+    url = models.CharField(max_length=500)
+    nonce = models.CharField(max_length=32)
+    topics = models.JSONField(default=list)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["id"]
+
+
+class WebhookDelivery(models.Model):
+    """One post to a webhook: due, delivered, or given up."""
+
+    webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE, related_name="deliveries")
+    notification = models.ForeignKey(
+        Notification, null=True, on_delete=models.CASCADE
+    )  # None: test
+    created_at = models.DateTimeField(auto_now_add=True)
+    due_at = models.DateTimeField(null=True)  # None: settled
+    tries = models.PositiveSmallIntegerField(default=0)
+    delivered_at = models.DateTimeField(null=True)
+    status = models.PositiveSmallIntegerField(null=True)  # of the last answer
+    error_code = models.CharField(max_length=48, blank=True)  # of the last try
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(
+                fields=["due_at"], condition=Q(due_at__isnull=False), name="webhookdelivery_due"
+            )
+        ]

@@ -180,6 +180,11 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": 3600},
     },
     "accounts.tidy": {"task": "accounts.tidy", "schedule": 3600.0, "options": {"expires": 3600}},
+    "accounts.webhooks": {
+        "task": "accounts.webhooks",
+        "schedule": 30.0,
+        "options": {"expires": 30},
+    },
     "accounts.mail": {"task": "accounts.mail", "schedule": 30.0, "options": {"expires": 30}},
 }
 
@@ -305,6 +310,8 @@ IMAGE_MAX_FILE_GIB = env.int("KVMWEB_IMAGE_MAX_FILE_GIB", default=32)
 IMAGE_MAX_VIRTUAL_GIB = env.int("KVMWEB_IMAGE_MAX_VIRTUAL_GIB", default=256)
 # Hosts (name or name:port) from which images may come over plain http or a private address.
 IMAGE_ALLOWED_HOSTS = env.list("KVMWEB_IMAGE_ALLOWED_HOSTS", default=[])
+# Hosts (name or name:port) to which webhooks may post by plain http or at a private address.
+WEBHOOK_ALLOWED_HOSTS = env.list("KVMWEB_WEBHOOK_ALLOWED_HOSTS", default=[])
 # Marks our domains in their <metadata>, so that two sites can share a host.
 SITE_MARK = env.str(
     "KVMWEB_SITE_MARK", default=hashlib.sha256(SECRET_KEY.encode()).hexdigest()[:12]

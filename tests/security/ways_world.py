@@ -14,7 +14,7 @@ from django.conf import settings
 from django.test import Client
 from django.utils import timezone
 
-from accounts import audit, invites, quotas, requests, services, tokens
+from accounts import audit, invites, quotas, requests, services, tokens, webhooks
 from accounts.models import (
     MachineOffer,
     MachineShare,
@@ -404,5 +404,6 @@ def _of_people(people: dict[str, User], team: Team, things: dict[str, Any]) -> d
         "notification": Notification.objects.create(
             user=owner, code="team.joined", params={"team": f"{MARK}-team", "who": "x"}, url="/"
         ),
+        "webhook": webhooks.add(owner, url=f"https://{MARK}.example.org/", topics=["team"])[0],
         "sign_in": SignIn.objects.filter(user=owner).latest("pk"),
     }

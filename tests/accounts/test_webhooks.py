@@ -1,0 +1,208 @@
+"""What a person is told is posted to their webhook: signed, bounded, and nowhere inside."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from accounts import webhooks
+from accounts.errors import Conflict, Invalid, NotFound
+from accounts.models import AuditEntry, User, Webhook, WebhookDelivery
+from accounts.notifications import notify
+
+
+class Receiver:
+    def __init__(self) -> None:
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        self.status = 200
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.got.append((dict(self.headers), body))
+                self.send_response(outer.status)
+                self.send_header("Location", "http://127.0.0.1:1/")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = int(self.server.server_address[1])
+        self.url = f"http://127.0.0.1:{self.port}/in?x=1"
+
+
+@pytest.fixture
+def receiver(settings: Any) -> Iterator[Receiver]:
+    made = Receiver()
+    thread = threading.Thread(target=made.server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    settings.WEBHOOK_ALLOWED_HOSTS = [f"127.0.0.1:{made.port}"]
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+    thread.join(5)
+
+
+@pytest.fixture
+def hook(owner: User, receiver: Receiver) -> tuple[Webhook, str]:
+    return webhooks.add(owner, url=receiver.url, topics=["team"])
+
+
+def tell(user: User) -> None:
+    notify(user, "team.removed", url="/teams/", team="ops", who="Ada")
+
+
+def due_now() -> None:
+    waiting = WebhookDelivery.objects.exclude(due_at=None)
+    waiting.update(due_at=timezone.now() - timedelta(seconds=1))
+
+
+def test_posted_signed_and_in_their_language(
+    hook: tuple[Webhook, str], owner: User, receiver: Receiver
+) -> None:
+    User.objects.filter(pk=owner.pk).update(language="zh-hans")
+    tell(owner)
+    assert webhooks.send_due() == 1
+    assert webhooks.send_due() == 0  # once
+    headers, body = receiver.got[0]
+    said = json.loads(body)
+    assert said["type"] == "team.removed"
+    assert said["params"] == {"team": "ops", "who": "Ada"}
+    assert "Ada" in said["text"]
+    expected = webhooks.signature(hook[1], headers["KVMWeb-Id"], headers["KVMWeb-Timestamp"], body)
+    assert headers["KVMWeb-Signature"] == expected
+    other = webhooks.signature("whsec_other", headers["KVMWeb-Id"], "1", body)
+    assert headers["KVMWeb-Signature"] != other
+    row = WebhookDelivery.objects.get()
+    assert (row.due_at, row.status, row.error_code) == (None, 200, "")
+
+
+def test_the_secret_is_not_stored(hook: tuple[Webhook, str]) -> None:
+    values = str(Webhook.objects.values().get())
+    assert hook[1].removeprefix("whsec_") not in values
+    assert hook[1] not in str(list(AuditEntry.objects.values("after")))
+
+
+def test_only_what_was_chosen(hook: tuple[Webhook, str], owner: User) -> None:
+    notify(owner, "sharing.accepted", who="Ada", machine="web-1")
+    assert not WebhookDelivery.objects.exists()
+
+
+@pytest.mark.parametrize("status", [302, 404, 500])
+def test_what_is_refused_is_tried_again_and_then_given_up(
+    hook: tuple[Webhook, str], owner: User, receiver: Receiver, status: int
+) -> None:
+    receiver.status = status
+    tell(owner)
+    for number in range(1, webhooks.MAX_TRIES + 1):
+        due_now()
+        assert webhooks.send_due() == 0
+        row = WebhookDelivery.objects.get()
+        assert (row.tries, row.status) == (number, status)
+    assert row.due_at is None
+    due_now()
+    webhooks.send_due()
+    assert len(receiver.got) == webhooks.MAX_TRIES  # no redirect was followed, no try more
+
+
+def test_a_failure_holds_the_rest_of_its_webhook_only(
+    hook: tuple[Webhook, str], owner: User, receiver: Receiver
+) -> None:
+    for _ in range(3):
+        tell(owner)
+    receiver.status = 500
+    webhooks.send_due()
+    assert len(receiver.got) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("http://example.org/", "webhook.url_not_https"),
+        ("https://127.0.0.1/", "webhook.url_private"),
+        ("https://0x7f000001/", "webhook.url_private"),
+        ("https://[::ffff:10.0.0.1]/", "webhook.url_private"),
+        ("https://169.254.169.254/latest", "webhook.url_private"),
+        ("https://a:b@example.org/", "webhook.url_credentials"),
+        ("file:///etc/passwd", "webhook.url_scheme"),
+        ("", "webhook.url_invalid"),
+    ],
+)
+def test_no_way_inside(owner: User, url: str, code: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        webhooks.add(owner, url=url, topics=["team"])
+    assert caught.value.code == code
+
+
+def test_a_name_that_turns_inside_later_is_refused_at_the_post(
+    owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhooks.add(owner, url="https://hooks.example.org/", topics=["team"])
+    inside = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.7", 443))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_a, **_k: inside)
+    tell(owner)
+    webhooks.send_due()
+    assert WebhookDelivery.objects.get().error_code == "webhook.url_private"
+
+
+def test_a_deactivated_persons_waits_for_nothing(
+    hook: tuple[Webhook, str], owner: User, receiver: Receiver
+) -> None:
+    tell(owner)
+    User.objects.filter(pk=owner.pk).update(is_active=False)
+    webhooks.send_due()
+    assert receiver.got == []
+    assert WebhookDelivery.objects.get().due_at is None
+
+
+def test_bounds(owner: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    for topics in ([], ["nonsense"]):
+        with pytest.raises(Invalid):
+            webhooks.add(owner, url="https://example.org/", topics=topics)
+    for _ in range(webhooks.MAX_HOOKS):
+        made, _secret = webhooks.add(owner, url="https://example.org/", topics=["team"])
+    with pytest.raises(Conflict, match="too_many"):
+        webhooks.add(owner, url="https://example.org/", topics=["team"])
+    monkeypatch.setattr(webhooks, "MAX_WAITING", 1)
+    webhooks.try_out(owner, made.pk)
+    with pytest.raises(Conflict, match="waiting"):
+        webhooks.try_out(owner, made.pk)
+
+
+def test_page_and_api(
+    receiver: Receiver, owner: User, outsider: User, browser: Callable[..., Any], api: Any
+) -> None:
+    client = browser(owner)
+    page = client.post("/profile/webhooks/", {"url": receiver.url, "topics": ["team"]})
+    secret = webhooks.secret_of(Webhook.objects.get())
+    assert secret in page.content.decode()
+    assert secret not in client.get("/profile/webhooks/").content.decode()
+    mine = Webhook.objects.get()
+    assert client.post(f"/profile/webhooks/{mine.pk}/test/").status_code == 302
+    webhooks.send_due()
+    assert json.loads(receiver.got[0][1])["type"] == "test"
+    assert "arrived" in client.get("/profile/webhooks/").content.decode()
+    assert client.post("/profile/webhooks/", {"url": "x"}).status_code == 422
+    speaker = api(owner)
+    made = speaker.post("/me/webhooks", {"url": receiver.url, "topics": ["quota"]}).json()
+    assert made["secret"].startswith("whsec_")
+    assert speaker.get("/me/webhooks").json()["count"] == 2
+    assert speaker.post(f"/me/webhooks/{made['id']}/test").json()["type"] == "test"
+    assert speaker.get(f"/me/webhooks/{made['id']}/deliveries").json()["count"] == 1
+    assert api(outsider).delete(f"/me/webhooks/{made['id']}").status_code == 404
+    with pytest.raises(NotFound):
+        webhooks.try_out(outsider, made["id"])
+    assert speaker.delete(f"/me/webhooks/{made['id']}").status_code == 204
+    assert client.post(f"/profile/webhooks/{mine.pk}/remove/").status_code == 302
+    assert not Webhook.objects.exists()
