@@ -404,6 +404,9 @@ messages.register(
             "This offer was withdrawn, has ended or was taken. Ask for another if you want it."
         ),
         "timeline.edited": _("Changed: %(what)s"),
+        "timeline.outside.defined": _("Its definition was changed on its host, not from here"),
+        "timeline.outside.device_added": _("A device was plugged in on its host, not from here"),
+        "timeline.outside.device_removed": _("A device was taken out on its host, not from here"),
         "timeline.owner": _("Its owner was %(before)s and is %(after)s now"),
         "timeline.job.succeeded": _("Done: %(task)s"),
         "timeline.job.failed": _("Failed: %(task)s"),

@@ -32,6 +32,8 @@ TIMES_ABSENT = 2
 JUST_ENDED = timedelta(seconds=5)
 # QEMU tells of one reset twice.
 ONE_REBOOT = timedelta(seconds=2)
+# Several changes in a row are one line; whoever does it in a loop fills no table.
+ONE_CHANGE = timedelta(seconds=30)
 # The kinds of jobs at whose end there is a machine that was not there.
 CREATIONS = ("vm.create", "vm.clone")
 REBOOTED = "state.rebooted"
@@ -204,6 +206,21 @@ def note_reboot(vm: VM) -> None:
         )
         announce(vm)
     job_services.wake(vm_id=vm.pk)
+
+
+def note_outside(vm: VM, what: str) -> None:
+    """Somebody has changed its definition or devices on its host: the timeline says so. Whatever
+    comes while a job of ours is at work, or has just been, is that job's."""
+    with transaction.atomic():
+        if vm.observed == VM.Observed.UNKNOWN or _cause(vm) is not None:
+            return
+        if Job.objects.active().filter(vm=vm).exists():
+            return
+        kind = f"outside.{what}"
+        if vm.events.filter(kind=kind, at__gte=timezone.now() - ONE_CHANGE).exists():
+            return
+        timeline.record(vm, kind)
+        announce(vm)
 
 
 def note_first_boot(vm: VM, *, failed: bool, excerpt: str) -> bool:

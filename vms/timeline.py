@@ -31,6 +31,9 @@ _ICONS = {
     "hardware.in_force": "sliders-horizontal",
     "snapshot.taken": "history",
     "snapshot.reverted": "undo-2",
+    "outside.defined": "terminal",
+    "outside.device_added": "plug",
+    "outside.device_removed": "unplug",
     "owner": "user-cog",
     "backup.taken": "archive",
     "backup.restored": "rotate-ccw",
@@ -62,7 +65,7 @@ _ICONS = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "state": ("state.", "first_boot.", "moved"),
     "jobs": ("asked", "requested", "job.", "clone.", "template.", "binned", "taken_back"),
-    "settings": ("edited", "hardware.", "owner", "lease."),
+    "settings": ("edited", "hardware.", "outside.", "owner", "lease."),
     "snapshots": ("snapshot.", "backup."),
     "consoles": ("console.",),
 }

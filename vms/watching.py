@@ -43,6 +43,14 @@ NUDGE_EACH_UP_TO = 300
 _BULKY = ("user_data", "ssh_keys", "first_boot_excerpt", "description")
 
 
+# Events that nobody's job here may have caused -> what the timeline says.
+_CHANGES = {
+    ("lifecycle", "defined"): "defined",
+    ("device", "added"): "device_added",
+    ("device", "removed"): "device_removed",
+}
+
+
 class MachineListener:
     """Keeps machines' rows true. One for the process; hosts' threads share it."""
 
@@ -94,6 +102,10 @@ class MachineListener:
         if event is not None and event.kind == "reboot" and facts is not None:
             state.note_reboot(vm)
             discs.after_reboot(vm)
+        if event is not None and facts is not None and vm.host_id == host.pk:
+            changed = _CHANGES.get((event.kind, event.detail))
+            if changed:
+                state.note_outside(vm, changed)
         if event is not None and event.kind == "agent":
             self._agent(vm, connected=event.detail.startswith("connected"))
         self._tell(host, vm, facts)

@@ -11,9 +11,10 @@ from accounts.models import Allocation, Team, User
 from hosts.models import Host
 from hosts.virt.errors import UnknownVirtError
 from hosts.virt.fake import FakeHypervisor
+from hosts.virt.spec import DomainEvent
 from jobs.models import Job
 from tests.watch.conftest import EVENTS_ONLY, QUICK, define, eventually, sees, watched
-from vms import state
+from vms import state, timeline
 from vms.models import VM
 
 
@@ -53,6 +54,36 @@ def test_virsh_outside_is_followed(machine: VM, host: Host, fake: FakeHypervisor
     assert last is not None
     assert last.params["outside"] is True
     assert last.actor is None
+
+
+def test_changes_from_outside_are_told_once(
+    machine: VM, host: Host, fake: FakeHypervisor, owner: User
+) -> None:
+    def change(kind: str, detail: str) -> None:
+        name = machine.domain_name
+        fake.emit(DomainEvent(kind=kind, uuid=machine.uuid, name=name, detail=detail))
+
+    with watched(host):
+        sees(machine, "running")
+        job = Job.objects.create(
+            kind="vm.nic_add", vm=machine, state="running", team=machine.team, target_name="x"
+        )
+        change("device", "added")  # that job's own
+        change("metadata", "")  # nothing that anybody asks for
+        fake.suspend(machine.uuid)
+        sees(machine, "paused")
+        Job.objects.filter(pk=job.pk).delete()
+        for kind, detail, line in (
+            ("device", "removed", "outside.device_removed"),
+            ("lifecycle", "defined", "outside.defined"),
+        ):
+            for _ in range(5):
+                change(kind, detail)
+            eventually(lambda line=line: line in lines(machine), line)
+    told = [kind for kind in lines(machine) if kind.startswith("outside.")]
+    assert sorted(told) == ["outside.defined", "outside.device_removed"]
+    settings = [entry.kind for entry in timeline.entries(machine, only="settings")]
+    assert set(settings) == set(told)
 
 
 def test_a_job_is_named_as_the_cause(
