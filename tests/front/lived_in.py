@@ -18,7 +18,7 @@ from hosts.models import Host, Untracked
 from jobs import registry
 from jobs.models import Job, Step
 from tests.front import seed
-from vms.models import VM, Flavor, Image, Snapshot
+from vms.models import VM, Backup, BackupPlan, Disk, Flavor, Image, Snapshot
 
 KINDS = ("vm.start", "vm.create", "vm.shutdown", "host.refresh", "vm.reboot", "vm.create")
 OUTCOMES = ("succeeded", "succeeded", "failed", "succeeded", "cancelled")
@@ -42,7 +42,43 @@ def site(count: int = 42) -> seed.Demo:
         past(made, list(VM.objects.all()[:30]))
         changed(list(VM.objects.filter(observed="running")))
         people(made)
+        backups(list(VM.objects.filter(observed="shutoff").order_by("-pk")[:2]))
     return made
+
+
+def backups(machines: list[VM]) -> None:
+    """Whole ones, one that is being made, a plan; and one of a machine that is gone."""
+    for vm in machines:
+        disk = vm.disks.first() or Disk(size_gib=10)
+        for number in (1, 2, 3):
+            image = Image.objects.create(
+                name=f"backup {number} of {vm.uuid}",
+                source=Image.Source.BACKUP,
+                state=Image.State.NEW if number == 3 else Image.State.READY,
+                format="qcow2",
+                checksum="" if number == 3 else "5" * 64,
+                file_size_bytes=700 * 1024**2,
+                min_disk_gib=disk.size_gib,
+                created_by=vm.owner,
+            )
+            Backup.objects.create(
+                vm=vm,
+                image=image,
+                number=number,
+                scheduled=number == 2,
+                was_running=True,
+                frozen=number == 2,
+                created_by=None if number == 2 else vm.owner,
+            )
+        BackupPlan.objects.create(
+            vm=vm,
+            every_days=1,
+            keep=2,
+            keep_daily=7,
+            keep_weekly=4,
+            next_at=timezone.now() + timedelta(hours=9),
+        )
+    VM.objects.filter(pk=machines[-1].pk).update(deleted_at=timezone.now())
 
 
 def changed(running: list[VM]) -> None:

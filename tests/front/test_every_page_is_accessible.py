@@ -41,6 +41,8 @@ PAGES = (
     "/machines/{running}/?tab=access",
     "/offers/",
     "/machines/{stopped}/?tab=snapshots",
+    "/machines/{kept}/?tab=backups",
+    "/machines/bin/",
     "/machines/{running}/clone/",
     "/machines/{making}/",
     "/machines/{stopped}/",
@@ -106,17 +108,20 @@ def pages(made: seed.Demo) -> list[str]:
     made = lived_in.site(count=12)
     running = VM.objects.filter(observed="running", jobs__state="failed").first()
     making = Job.objects.get(kind="vm.create", state="running", step="image").vm
-    stopped = VM.objects.filter(observed="shutoff").first()
+    stopped = VM.objects.alive().filter(observed="shutoff").first()
     failed = Job.objects.filter(kind="vm.create", state="failed").first()
-    image = Image.objects.exclude(checksum="").first()
+    image = Image.objects.of_the_catalogue().exclude(checksum="").first()
+    kept = VM.objects.alive().filter(backups__isnull=False).first()
     assert running
     assert stopped
     assert failed
     assert image
+    assert kept
     ids = {
         "running": running.uuid,
         "making": making.uuid,
         "stopped": stopped.uuid,
+        "kept": kept.uuid,
         "job": failed.pk,
         "image": image.pk,
         "host": made.hosts[0].pk,
