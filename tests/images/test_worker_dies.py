@@ -19,6 +19,7 @@ from jobs import engine
 from jobs.models import Job
 from tests.images.disks import qemu_img
 from tests.images.server import ImageServer
+from tests.images.test_import_foreign_disks import disk_of
 from vms.images import services, uploads
 from vms.images.details import Details
 from vms.models import Image
@@ -79,6 +80,30 @@ def test_a_good_image_arrives_all_the_same(
     assert (image.state, image.published) == ("ready", True)
     assert names(image_dir) == [f"{image.uuid}.qcow2"]
     uploads.tidy()
+    assert names(image_dir) == [f"{image.uuid}.qcow2"]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("boundary", ["before-do", "after-do"])
+def test_a_foreign_one_is_converted_all_the_same(
+    boundary: str,
+    failpoints: Path,
+    admin: User,
+    server: ImageServer,
+    tmp_path: Path,
+    work: Work,
+    image_dir: Path,
+) -> None:
+    server.files["/disk.vmdk"] = disk_of("vmdk", tmp_path / "disk.vmdk").read_bytes()
+    image, job = services.add_url(
+        actor=admin, url=server.url("/disk.vmdk"), about=Details(name="x"), publish=True
+    )
+    failpoints.write_text(f"image.fetch/convert:{boundary} kill\n")
+    run_and_die(job)
+    lease_passes(job)
+    assert work(job).state == Job.State.SUCCEEDED, job.error_code
+    image.refresh_from_db()
+    assert (image.state, image.format) == ("ready", "qcow2")
     assert names(image_dir) == [f"{image.uuid}.qcow2"]
 
 
