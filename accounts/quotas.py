@@ -11,12 +11,12 @@ own. The limit of either is its own, else the one above it, plus the grants that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import connection, models, transaction
-from django.db.models import Sum
+from django.db.models import Q, Sum
 from django.utils import timezone
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
@@ -187,18 +187,23 @@ def settle(vm: models.Model, amounts: Mapping[Resource, int]) -> None:
     count(vm, amounts)
 
 
-def transfer(vm: models.Model, *, team: Team, user: User) -> None:
-    """Give all that the machine holds to another team or owner, or raise ``QuotaExceeded`` for
-    the receiving side. The caller writes the machine's own row in the same transaction."""
+def transfer(vm: models.Model, *, team: Team, user: User, subjects: Collection[str] = ()) -> None:
+    """Give all that the machine holds, and what is held under these ``subjects`` of its, to
+    another team or owner, or raise ``QuotaExceeded`` for the receiving side. The caller writes the
+    machine's own row in the same transaction."""
     _must_be_atomic()
     lock_teams(vm.team_id, team.pk)  # type: ignore[attr-defined]
-    ask = held_by(vm)
+    ask = held_by(vm, subjects)
     stays = vm.team_id == team.pk  # type: ignore[attr-defined]
     if stays and vm.owner_id == user.pk:  # type: ignore[attr-defined]
         return
     impacts = _impacts(_standing(team.pk, user.pk), ask)
     _refuse(team.pk, [one for one in impacts if not stays or one.scope == QuotaLimit.Scope.MEMBER])
-    Allocation.objects.filter(vm_id=vm.pk).update(team_id=team.pk, user_id=user.pk)
+    Allocation.objects.filter(_held_with(vm, subjects)).update(team_id=team.pk, user_id=user.pk)
+
+
+def _held_with(vm: models.Model, subjects: Collection[str]) -> Q:
+    return Q(vm_id=vm.pk) | Q(subject__in=subjects, vm__isnull=True)
 
 
 def activate(vm: models.Model, resources: Iterable[Resource] | None = None) -> None:
@@ -224,9 +229,9 @@ def release_subject(subject: str) -> None:
     Allocation.objects.filter(subject=_named(subject)).delete()
 
 
-def held_by(vm: models.Model) -> Ask:
-    """All that one machine holds."""
-    rows = Allocation.objects.filter(vm_id=vm.pk).order_by().values("resource")
+def held_by(vm: models.Model, subjects: Collection[str] = ()) -> Ask:
+    """All that one machine holds, and what is held under these subjects of its."""
+    rows = Allocation.objects.filter(_held_with(vm, subjects)).order_by().values("resource")
     return {Resource(row["resource"]): row["total"] for row in rows.annotate(total=Sum("amount"))}
 
 

@@ -21,10 +21,11 @@ from accounts.handovers import Leaving
 from accounts.models import Allocation, MachineOffer, MachineShare, Membership, Team, User
 from accounts.notifications import notify
 from accounts.policy import Action
-from accounts.quotas import Impact
+from accounts.quotas import Ask, Impact
 from accounts.revocations import Revocation, announce_on_commit
 from jobs import services as job_services
 from vms import state, timeline
+from vms.backups import services as backups
 from vms.models import VM, VMQuerySet
 
 OFFER_LIVES = timedelta(days=14)
@@ -100,8 +101,7 @@ def open_offers(user: User) -> list[OfferView]:
             offer=offer,
             vm=by_uuid[offer.machine],
             teams=[
-                (team, quotas.preview(team, user, quotas.held_by(by_uuid[offer.machine])))
-                for team in teams
+                (team, quotas.preview(team, user, _held(by_uuid[offer.machine]))) for team in teams
             ],
         )
         for offer in offers
@@ -184,7 +184,8 @@ class Machines:
         theirs = _kept(VM.objects.filter(team=leaving.team, owner=leaving.user))
         vms = list(VM.objects.select_for_update().filter(pk__in=theirs.values("pk")))
         for vm in vms:
-            Allocation.objects.filter(vm=vm).update(user=leaving.heir)
+            mine = Q(vm=vm) | Q(subject__in=backups.subjects(vm))
+            Allocation.objects.filter(mine).update(user=leaving.heir)
             _write(vm, actor=leaving.actor, owner=leaving.heir, team=leaving.team)
         return len(vms)
 
@@ -193,8 +194,14 @@ MACHINES = Machines()
 
 
 def _kept(rows: VMQuerySet) -> VMQuerySet:
-    """Machines that are there, and those that are gone but still counted (in a bin)."""
-    return rows.filter(Q(deleted_at__isnull=True) | Q(allocations__isnull=False)).distinct()
+    """Machines that are there, and those that are gone but still counted (in a bin), or have left
+    backups behind."""
+    kept = Q(deleted_at__isnull=True) | Q(allocations__isnull=False) | Q(backups__isnull=False)
+    return rows.filter(kept).distinct()
+
+
+def _held(vm: VM) -> Ask:
+    return quotas.held_by(vm, backups.subjects(vm))
 
 
 # --- inside ---------------------------------------------------------------------------------------
@@ -219,7 +226,7 @@ def _transfer(
     twins = VM.objects.alive().filter(team=team, name=row.name).exclude(pk=row.pk)
     if twins.exists():
         raise Invalid("vm.name_taken", fields={"team": "vm.name_taken"}, name=row.name)
-    quotas.transfer(row, team=team, user=owner)
+    quotas.transfer(row, team=team, user=owner, subjects=backups.subjects(row))
     _write(row, actor=actor, owner=owner, team=team)
     MachineOffer.objects.filter(machine=row.uuid).delete()
     if owner not in (actor, vm.owner):

@@ -16,13 +16,13 @@ from lxml import etree
 
 from accounts import quotas
 from accounts.errors import Conflict, Forbidden, Invalid, NotFound, QuotaExceeded
-from accounts.models import AuditEntry, QuotaLimit, Resource, Team, User
+from accounts.models import AuditEntry, Membership, QuotaLimit, Resource, Team, User
 from hosts.models import Host
 from hosts.virt.errors import NoSpace, UnknownVirtError, VirtError
 from hosts.virt.fake import FakeHypervisor
 from jobs.models import Job
 from tests.vms.conftest import run_to_end, volumes
-from vms import lifecycle, queries, recycle_bin
+from vms import lifecycle, ownership, queries, recycle_bin
 from vms.backups import commands, downloads, services
 from vms.backups.retention import to_keep
 from vms.models import VM, Backup, BackupPlan, Image
@@ -145,6 +145,21 @@ def test_a_failed_one_leaves_nothing(vm: VM, fake: FakeHypervisor, owner: User, 
     assert not Backup.objects.exists()
     assert not Image.objects.filter(source="backup").exists()
     assert quotas.usage(team)[Resource.BACKUPS_GIB] == 0
+
+
+def test_they_change_hands_with_the_machine(
+    vm: VM, fake: FakeHypervisor, owner: User, team: Team, admin: User
+) -> None:
+    taken(vm, owner)
+    theirs = Team.objects.create(name="mordor", kind="team")
+    Membership.objects.create(team=theirs, user=owner, role="manager")
+    QuotaLimit.objects.create(scope="team", team=theirs, resource=Resource.BACKUPS_GIB, hard=5)
+    with pytest.raises(QuotaExceeded):
+        ownership.move_to_team(vm, actor=admin, team=theirs)
+    QuotaLimit.objects.filter(team=theirs, resource=Resource.BACKUPS_GIB).update(hard=50)
+    ownership.move_to_team(vm, actor=admin, team=theirs)
+    assert quotas.usage(team)[Resource.BACKUPS_GIB] == 0
+    assert quotas.usage(theirs)[Resource.BACKUPS_GIB] == 10
 
 
 def test_deleting_one(vm: VM, fake: FakeHypervisor, owner: User, team: Team) -> None:

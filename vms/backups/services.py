@@ -313,6 +313,11 @@ def subject(backup: Backup) -> str:
     return f"backup:{backup.pk}"
 
 
+def subjects(vm: VM) -> list[str]:
+    """Of all its backups: they change hands with it."""
+    return [subject(backup) for backup in vm.backups.all()]
+
+
 def forget(image: Image) -> None:
     """Its file is gone, or never came to be. In the caller's transaction; the rows go with it."""
     backup = Backup.objects.filter(image=image).first()
