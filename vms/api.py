@@ -416,6 +416,8 @@ def _wish(request: HttpRequest, wanted: CreateIn) -> Wish:
         discs=tuple(disc for disc in discs if disc is not None),
         boot=tuple(wanted.boot),
         autostart=wanted.autostart,
+        answers_kind=wanted.answers.kind if wanted.answers else "",
+        answers=wanted.answers.text if wanted.answers else "",
     )
 
 

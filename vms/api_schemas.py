@@ -73,6 +73,15 @@ class MoreCardIn(CardIn):
     network: str
 
 
+class AnswersIn(Schema):
+    """For an installer, on a disc in a second drive."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["autoinstall", "kickstart"]
+    text: str
+
+
 class CreateIn(Schema):
     """A machine to make. Image, flavor, network and team are named by id or name."""
 
@@ -107,6 +116,7 @@ class CreateIn(Schema):
     discs: list[IdOrName] = Field(
         [], max_length=8, description="discs in further drives: Windows' virtio drivers"
     )
+    answers: AnswersIn | None = Field(None, description="with an installation disc")
     boot: list[Literal["disc", "disk", "network"]] = Field([], max_length=3)
     autostart: Annotated[bool, Field(description="start it with its host")] = False
 

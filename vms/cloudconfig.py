@@ -75,6 +75,16 @@ def parse(text: str, *, first_user: str = "", field: str = "user_data") -> dict[
         raise Invalid(wrong.code, fields={field: wrong.code}, **wrong.params) from None
 
 
+def read(text: str, *, field: str) -> Any:
+    """Any YAML that is bounded in depth and has no aliases. Raises ``Invalid`` as ``parse``."""
+    try:
+        data, lines = _load(text)
+        _check_plain(data, (), lines)
+    except _Wrong as wrong:
+        raise Invalid(wrong.code, fields={field: wrong.code}, **wrong.params) from None
+    return data
+
+
 def merge(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
     """``extra`` appended to ``base``: mappings merge, lists join, other values of ``extra`` win."""
     merged = dict(base)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from accounts.errors import Invalid
-from vms import keys, seeds, virt_install
+from vms import answers, keys, seeds, virt_install
 from vms.knobs import CardPlan, DiskPlan, Hardware, Knobs
 from vms.provisioning.domain import ISO_TARGET, SEED_TARGET
 from vms.state import ON
@@ -91,6 +91,9 @@ def show_create(
             shell=seeds.shell_for(image.os_id),
         )
         lines += _seed_lines(seed, seed_path)
+    if hardware.answers_kind:
+        seed_path = f"{pool_path}/{name}-seed.iso"
+        lines += _answer_lines(hardware, name, seed_path)
     install = virt_install.line(
         name=name,
         vcpus=vcpus,
@@ -369,6 +372,18 @@ def _without_user_data(seed: seeds.Seed) -> seeds.Seed:
         macs=seed.macs,
         shell=seed.shell,
     )
+
+
+def _answer_lines(hardware: Hardware, name: str, path: str) -> list[str]:
+    """A disc with answers for an installer."""
+    if hardware.answers_kind == answers.KICKSTART:
+        make = ["genisoimage", "-output", path, "-volid", "OEMDRV", "-rock", "-joliet", "ks.cfg"]
+        return [_here("ks.cfg", hardware.answers), shlex.join(make)]
+    return [
+        _here("user-data", f"#cloud-config\n{hardware.answers.removeprefix('#cloud-config')}"),
+        _here("meta-data", f"instance-id: {name}"),
+        shlex.join(["cloud-localds", path, "user-data", "meta-data"]),
+    ]
 
 
 def _here(path: str, text: str) -> str:

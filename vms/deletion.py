@@ -93,7 +93,7 @@ def succeeded(job: Job) -> None:
     quotas.release(vm)
     Nic.objects.filter(vm=vm).update(addresses=[])
     VM.objects.filter(pk=vm.pk).update(
-        deleted_at=timezone.now(), password_hash="", seed_volume="", fault_code=""
+        deleted_at=timezone.now(), password_hash="", answers="", seed_volume="", fault_code=""
     )
     timeline.record(vm, "job.succeeded", actor=job.actor, job=job, task=job.kind)
     state.announce(vm)

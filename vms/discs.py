@@ -6,6 +6,7 @@ with one, and the firmware would boot the installer again. What was put in by ha
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from django.db import transaction
@@ -20,7 +21,7 @@ from vms.hardware import rules
 from vms.lifecycle import active_job
 from vms.models import VM, Image
 from vms.provisioning import steps
-from vms.provisioning.domain import ISO_TARGET, is_installing
+from vms.provisioning.domain import ISO_TARGET, SEED_TARGET, is_installing
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -156,15 +157,18 @@ def was_put_in(job: Job) -> None:
 
 def take_out(ctx: JobContext) -> None:
     vm = at_host.machine(ctx)
-    try:
-        at_host.hypervisor(vm).eject_cdrom(vm.uuid, vm.iso_target or ISO_TARGET)
-    except NoSuchDomain:
-        return  # nothing holds it any more
+    at = at_host.hypervisor(vm)
+    with suppress(NoSuchDomain):  # then nothing holds it any more
+        at.eject_cdrom(vm.uuid, vm.iso_target or ISO_TARGET)
+        if vm.answers_kind and vm.seed_volume:
+            at.eject_cdrom(vm.uuid, SEED_TARGET)
+    if vm.answers_kind:
+        steps.remove_seed(vm)
 
 
 def taken_out(job: Job) -> None:
     if job.vm is not None:
-        VM.objects.filter(pk=job.vm.pk).update(iso=None, iso_target="")
+        VM.objects.filter(pk=job.vm.pk).update(iso=None, iso_target="", answers_kind="", answers="")
     power.succeeded(job)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
-from vms import knobs
+from vms import answers, knobs
 from vms.knobs import CardWish, DiskWish, Wish
 from vms.models import Image
 
@@ -57,6 +57,8 @@ class KnobForm(forms.Form):
     leave_out = forms.MultipleChoiceField(choices=LEAVE_OUT, required=False)
     boot = forms.ChoiceField(choices=[("", ""), *BOOT_ORDERS], required=False)
     autostart = forms.BooleanField(required=False)
+    answers_kind = _word(answers.KINDS)
+    answers = forms.CharField(max_length=2 * answers.MAX_BYTES, required=False, strip=False)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -155,6 +157,7 @@ class KnobForm(forms.Form):
             discs=self._discs(),
             boot=tuple(text("boot").split()),
             autostart=bool(data.get("autostart")),
+            answers=text("answers"),
         )
 
     def _disk(self, name: str) -> DiskWish:
@@ -194,4 +197,5 @@ _TEXTS = (
     "watchdog",
     "clock",
     "disc_bus",
+    "answers_kind",
 )

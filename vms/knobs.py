@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from accounts.errors import Invalid
 from hosts.models import Host
-from vms import osinfo
+from vms import answers, osinfo
 from vms.models import VM, Image, Nic
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ class Wish:
     discs: tuple[Image, ...] = ()
     boot: tuple[str, ...] = ()
     autostart: bool = False
+    answers_kind: str = ""
+    answers: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """What differs from a wish for nothing, to recognise the same request."""
@@ -185,6 +188,8 @@ class Hardware:
     discs: tuple[Image, ...] = ()
     boot: tuple[str, ...] = ()  # "": the disc where there is one, then the first disk
     autostart: bool = False
+    answers_kind: str = ""
+    answers: str = ""
 
     @property
     def disk_gib(self) -> int:
@@ -332,6 +337,8 @@ def of_machine(vm: VM, *, macs: Iterable[str]) -> Hardware:
         discs=tuple(disc.image for disc in vm.extra_discs.select_related("image")),
         boot=tuple(names.get(name, "disc") for name in vm.boot_order),
         autostart=vm.autostart,
+        answers_kind=vm.answers_kind,
+        answers=vm.answers,
     )
 
 
@@ -373,6 +380,7 @@ def settle(
     drivers = any(has_virtio_drivers(disc) for disc in wish.discs)
     advice = recommended(os_id, has=has, with_drivers=drivers, image=image)
     settling = Settling(problems, has)
+    _check_answers(problems, wish, image)
     knobs = _knobs(settling, wish, replace(advice.knobs, drive=image is None), vcpus)
     return Hardware(
         os_id=wish.os_id,
@@ -382,7 +390,22 @@ def settle(
         discs=_discs(problems, wish),
         boot=_boot(problems, wish, image),
         autostart=wish.autostart,
+        answers_kind=wish.answers_kind,
+        answers=wish.answers,
     )
+
+
+def _check_answers(problems: Problems, wish: Wish, image: Image | None) -> None:
+    if not wish.answers_kind and not wish.answers.strip():
+        return
+    if image is None or image.kind != Image.Kind.ISO:
+        problems.add("answers", "answers.no_disc")
+        return
+    try:
+        answers.check(wish.answers_kind, wish.answers)
+    except Invalid as error:
+        for name, code in error.fields.items():
+            problems.add(name, code, **error.params)
 
 
 def drives_virtio(hardware: Hardware) -> bool:

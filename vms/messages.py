@@ -173,6 +173,14 @@ messages.register(
         "vm.boot_no_disc": _("There is no installation disc to boot from."),
         "vm.os_unknown": _("“%(name)s” is no operating system that this site knows."),
         "vm.empty_no_cloud_init": _("An empty disk has no cloud-init to read this. Leave it out."),
+        "answers.kind": _("Answers are for autoinstall or for kickstart. Choose one."),
+        "answers.large": _("Answers have at most %(limit)s KiB."),
+        "answers.text": _("Write the answers as plain text, or choose none."),
+        "answers.autoinstall": _("It needs “autoinstall:” with “version: 1” in it."),
+        "answers.section": _("At line %(line)s a section is not closed by %%end, or not begun."),
+        "answers.no_disc": _(
+            "Only an installation disc reads answers. Choose one, or leave them out."
+        ),
         "advice.bios": _("%(os)s does not start by BIOS. Choose UEFI."),
         "advice.uefi": _("%(os)s does not start by UEFI. Choose BIOS."),
         "advice.tpm": _("The installer of %(os)s refuses a machine without a TPM 2.0."),

@@ -67,15 +67,20 @@ def shell_for(os_id: str) -> str:
 
 def build(seed: Seed) -> bytes:
     """The seed as an ISO image. Raises ``Invalid`` when the appended cloud-config is wrong."""
+    return iso(LABEL, files(seed))
+
+
+def iso(label: str, texts: dict[str, str]) -> bytes:
+    """These files on a disc with that label. The same input gives the same bytes."""
     image = _pycdlib().PyCdlib()
-    image.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident=LABEL)
+    image.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident=label)
     try:
-        for name, text in files(seed).items():
+        for name, text in texts.items():
             content = text.encode()
             image.add_fp(
                 io.BytesIO(content),
                 len(content),
-                iso_path=f"/{name.replace('-', '_').upper()}.;1",
+                iso_path=f"/{_iso_name(name)};1",
                 rr_name=name,
                 joliet_path=f"/{name}",
             )
@@ -84,6 +89,12 @@ def build(seed: Seed) -> bytes:
         return out.getvalue()
     finally:
         image.close()
+
+
+def _iso_name(name: str) -> str:
+    """ISO 9660 knows capitals, digits and one dot."""
+    plain = name.replace("-", "_").upper()
+    return plain if "." in plain else f"{plain}."
 
 
 def files(seed: Seed) -> dict[str, str]:

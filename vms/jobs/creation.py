@@ -40,6 +40,10 @@ def _has_cloud_init(ctx: JobContext) -> bool:
     return bool(ctx.params["cloud_init"])
 
 
+def _has_seed(ctx: JobContext) -> bool:
+    return _has_cloud_init(ctx) or bool(ctx.params.get("answers"))
+
+
 def _starts(ctx: JobContext) -> bool:
     return bool(ctx.params["start"])
 
@@ -89,7 +93,7 @@ CREATE = JobKind(
             label=_("Writing the seed for the first boot"),
             do=steps.write_seed,
             undo=steps.delete_seed,
-            optional=_has_cloud_init,
+            optional=_has_seed,
         ),
         StepSpec(
             key="define",

@@ -183,6 +183,9 @@ class VM(models.Model):
     # crypt(3) hash, only from the request until the seed is written.
     password_hash = models.CharField(max_length=160, blank=True)
     user_data = models.TextField(blank=True)  # the cloud-config that the person appended
+    # For an installer, until its disc is out (``vms.answers``); may hold hashes of passwords.
+    answers_kind = models.CharField(max_length=11, blank=True)
+    answers = models.TextField(blank=True)
     seed_volume = models.CharField(max_length=128, blank=True)  # only while it exists
 
     desired = models.CharField(max_length=7, choices=Desired.choices, default=Desired.RUNNING)

@@ -235,6 +235,7 @@ def _digest(wanted: Wanted, names: list[str], ends_at: datetime | None) -> str:
         "boot": wanted.hardware.boot,
         "autostart": wanted.hardware.autostart,
         "os": wanted.hardware.os_id,
+        "answers": [wanted.hardware.answers_kind, wanted.hardware.answers],
         "copy": wanted.copy,
         "user": wanted.user,
         "ssh_keys": wanted.ssh_keys,

@@ -66,8 +66,8 @@ def finish(ctx: JobContext) -> None:
     """Take the seed out and delete it: it holds the password's hash. Stays while the guest has
     not read it."""
     vm = at_host.machine(ctx)
-    if vm.first_boot == VM.FirstBoot.PENDING:
-        return
+    if vm.first_boot == VM.FirstBoot.PENDING or vm.answers_kind:
+        return  # an installer reads its answers until its own disc is out
     if vm.seed_volume:
         at_host.hypervisor(vm).eject_cdrom(vm.uuid, SEED_TARGET)
         remove_seed(vm)

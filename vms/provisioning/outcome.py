@@ -136,6 +136,5 @@ def warn(job: Job) -> None:
 
 def forget_passwords() -> None:
     """Called by the reconciler: nobody tried that failed machine again."""
-    VM.objects.filter(deleted_at__lt=timezone.now() - PASSWORD_KEPT).exclude(
-        password_hash=""
-    ).update(password_hash="")
+    gone = VM.objects.filter(deleted_at__lt=timezone.now() - PASSWORD_KEPT)
+    gone.exclude(password_hash="", answers="").update(password_hash="", answers="")

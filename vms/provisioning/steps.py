@@ -26,7 +26,7 @@ from hosts.virt.errors import (
 )
 from hosts.virt.spec import VolumeFacts, VolumeSpec
 from jobs.registry import Park
-from vms import at_host, seeds, seriallog
+from vms import answers, at_host, seeds, seriallog
 from vms.knobs import knobs_of
 from vms.models import VM, Disk, Image, ImageCopy
 from vms.provisioning.batch import wait_for_turn
@@ -152,22 +152,11 @@ def delete_disk(ctx: JobContext) -> None:
 
 
 def write_seed(ctx: JobContext) -> None:
-    """The NoCloud disc, as a raw volume beside the disk."""
+    """The NoCloud disc, or the one with answers for an installer, as a raw volume beside the
+    disk."""
     vm, disk, at = _subject(ctx)
     name = f"kvmweb-{vm.uuid}-seed.iso"
-    content = seeds.build(
-        seeds.Seed(
-            instance_id=str(vm.uuid),
-            hostname=vm.hostname,
-            user=vm.first_user,
-            ssh_keys=tuple(vm.ssh_keys),
-            password_hash=vm.password_hash,
-            user_data=vm.user_data,
-            macs=tuple(nic.mac for nic in vm.nics.all()),
-            shell=seeds.shell_for(vm.image.os_id if vm.image else ""),
-            clone=vm.cloned_from_id is not None or _is_template(vm),
-        )
-    )
+    content = _answers(vm) if vm.answers_kind else _seed(vm)
     # Before the volume is there: whatever happens next, somebody knows its name.
     VM.objects.filter(pk=vm.pk).update(seed_volume=name)
     volume = VolumeSpec(pool=disk.pool_name, name=name, capacity_bytes=len(content), format="raw")
@@ -179,6 +168,26 @@ def write_seed(ctx: JobContext) -> None:
         io.BytesIO(content),
         len(content),
         lambda _done, _all: ctx.checkpoint(),
+    )
+
+
+def _answers(vm: VM) -> bytes:
+    return answers.build(vm.answers_kind, vm.answers, instance_id=str(vm.uuid))
+
+
+def _seed(vm: VM) -> bytes:
+    return seeds.build(
+        seeds.Seed(
+            instance_id=str(vm.uuid),
+            hostname=vm.hostname,
+            user=vm.first_user,
+            ssh_keys=tuple(vm.ssh_keys),
+            password_hash=vm.password_hash,
+            user_data=vm.user_data,
+            macs=tuple(nic.mac for nic in vm.nics.all()),
+            shell=seeds.shell_for(vm.image.os_id if vm.image else ""),
+            clone=vm.cloned_from_id is not None or _is_template(vm),
+        )
     )
 
 
