@@ -167,6 +167,21 @@ def test_the_screen_stays_when_the_daemon_restarts(
     assert sessions(site, guest, "vnc") == before
 
 
+def test_a_guest_that_reboots_is_said_and_keeps_its_consoles(
+    site: Site, screen: Screen, line: Terminal, guest: Guest
+) -> None:
+    before = sessions(site, guest, "vnc")
+    line.shown.clear()
+    as_root(site, guest, "(sleep 1; reboot) >/dev/null 2>&1 &")
+    expect(screen.page.locator("#strip-text")).to_have_text(
+        "The machine restarts.", timeout=PATIENCE_MS
+    )
+    line.until_shown(b"login: ", BOOT_S)
+    assert sessions(site, guest, "vnc") == before
+    expect(screen.page.locator("html[data-console=connected]")).to_have_count(1)
+    guest.wait_ssh(timeout_s=BOOT_S)
+
+
 def test_the_machine_moves_and_its_consoles_follow(
     site: Site, screen: Screen, line: Terminal, guest: Guest
 ) -> None:
@@ -197,17 +212,3 @@ def move(lab: RunningLab, guest: Guest) -> None:
     there = next(host for host in lab.hosts if host.name != guest.host)
     words = [guest.uuid, there.uri, "--migrateuri", f"tcp://{there.name}"]
     virsh(lab, guest.host, "migrate", *flags, *words, timeout_s=MOVE_S)
-
-
-def test_a_guest_that_reboots_is_said_and_keeps_its_consoles(
-    site: Site, screen: Screen, line: Terminal, guest: Guest
-) -> None:
-    before = sessions(site, guest, "vnc")
-    line.shown.clear()
-    as_root(site, guest, "(sleep 1; reboot) >/dev/null 2>&1 &")
-    expect(screen.page.locator("#strip-text")).to_have_text(
-        "The machine restarts.", timeout=PATIENCE_MS
-    )
-    line.until_shown(b"login: ", BOOT_S)
-    assert sessions(site, guest, "vnc") == before
-    expect(screen.page.locator("html[data-console=connected]")).to_have_count(1)

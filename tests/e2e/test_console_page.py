@@ -13,6 +13,7 @@ from tests.e2e.carriers import ENTER, Rfb, Ticket, close_code, websockify
 from tests.e2e.guests import Guest
 from tests.e2e.screen import HAS_SHELL, KEY_DELAY_MS, Screen
 from tests.e2e.site import PATIENCE_MS, VIEWER, People, Site, is_live, sign_in
+from tests.e2e.vncviewer import watching
 from tests.stack import PASSWORD
 
 pytestmark = [pytest.mark.lab, pytest.mark.browser, pytest.mark.timeout(600)]
@@ -125,6 +126,22 @@ def test_a_viewer_looks_and_whatever_they_send_does_not_arrive(
     guest.wait_file(f"/tmp/raw-{carrier.name}", timeout_s=ARRIVES_S)
     line.close()
     assert "viewer" not in guest.ssh("ls /tmp").stdout
+
+
+def test_a_real_vnc_client_through_the_command_line(
+    site: Site, screen: Screen, carrier: Carrier, guest: Guest
+) -> None:
+    assert has_shell(guest)
+    token, name = site.stack.tokens["owner"], guest.facts()["name"]
+    with watching(carrier.url, token, name, "--view") as viewer:
+        viewer.wait_picture()
+        viewer.type("touch /tmp/client-looks\n")
+    with watching(carrier.url, token, name) as viewer:
+        viewer.wait_picture()
+        viewer.type(f"touch /tmp/client-{carrier.name}\n")
+        guest.wait_file(f"/tmp/client-{carrier.name}", timeout_s=ARRIVES_S)
+    assert "looks" not in guest.ssh("ls /tmp").stdout
+    screen.wait_connected()
 
 
 def test_a_ticket_is_good_once(
