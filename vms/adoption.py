@@ -153,7 +153,7 @@ def take_over(vm: VM, host: Host, facts: DomainFacts, *, left: bool = False) -> 
         return False
     with transaction.atomic():
         row = VM.objects.select_for_update().get(pk=vm.pk)
-        if row.host_id in (host.pk, None) or not (left or _is_lost(row, facts)):
+        if row.host_id == host.pk or not (left or _is_lost(row, facts)):
             return False
         before = row.host
         row.host = host
