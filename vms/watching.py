@@ -57,10 +57,10 @@ class MachineListener:
     def __init__(self) -> None:
         self._reports = Reports()
         # Migrations are believed when both hosts have said their part, in whatever order: one has
-        # it running though the row is another's; the other says that it has left (when it first
-        # did). A host's word alone takes no machine from another.
+        # it running though the row is another's; the other says that it has left (which host, and
+        # when it first did). A host's word alone takes no machine from another.
         self._arrived: dict[UUID, tuple[Host, DomainFacts]] = {}
-        self._left: dict[UUID, float] = {}
+        self._left: dict[UUID, tuple[int, float]] = {}
 
     def on_sync(self, host: Host, domains: Sequence[DomainFacts], hypervisor: Hypervisor) -> None:
         listed = {facts.uuid: facts for facts in domains}
@@ -118,7 +118,10 @@ class MachineListener:
         if (facts is None or departed) and self._follow(vm):
             return
         if departed:
-            began = self._left.setdefault(vm.uuid, time.monotonic())
+            said_by, began = self._left.get(vm.uuid, (0, 0.0))
+            if said_by != host.pk:
+                began = time.monotonic()
+                self._left[vm.uuid] = (host.pk, began)
             if vm.observed in state.ON and time.monotonic() - began < MOVE_SETTLES_S:
                 return  # the watcher looks again
         self._left.pop(vm.uuid, None)
@@ -132,7 +135,8 @@ class MachineListener:
         else:
             self._arrived[vm.uuid] = (host, facts)
         if facts is not None:
-            self._take_over(vm, host, facts, left=vm.uuid in self._left)
+            said_by, _ = self._left.get(vm.uuid, (0, 0.0))
+            self._take_over(vm, host, facts, left=said_by == vm.host_id)
 
     def _follow(self, vm: VM) -> bool:
         """Its own host says that it has it no more: to where it has gone, where that is known."""

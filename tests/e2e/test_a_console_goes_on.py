@@ -1,5 +1,5 @@
 """A console that is open while things happen: text pasted by layout, parts of the site that are
-down, a daemon that restarts, a guest that reboots, a machine that moves to another host."""
+down, a daemon that restarts, a machine that moves to another host."""
 
 from __future__ import annotations
 
@@ -165,21 +165,6 @@ def test_the_screen_stays_when_the_daemon_restarts(
     paste(screen.page, "echo Restarted >/dev/ttyS0\n")
     line.until_shown(b"Restarted", ARRIVES_S)
     assert sessions(site, guest, "vnc") == before
-
-
-def test_a_guest_that_reboots_is_said_and_keeps_its_consoles(
-    site: Site, screen: Screen, line: Terminal, guest: Guest
-) -> None:
-    before = sessions(site, guest, "vnc")
-    line.shown.clear()
-    as_root(site, guest, "(sleep 1; reboot) >/dev/null 2>&1 &")
-    expect(screen.page.locator("#strip-text")).to_have_text(
-        "The machine restarts.", timeout=PATIENCE_MS
-    )
-    line.until_shown(b"login: ", BOOT_S)
-    assert sessions(site, guest, "vnc") == before
-    expect(screen.page.locator("html[data-console=connected]")).to_have_count(1)
-    guest.wait_ssh(timeout_s=BOOT_S)
 
 
 def test_the_machine_moves_and_its_consoles_follow(
