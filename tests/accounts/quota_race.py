@@ -2,7 +2,8 @@
 
 ``python quota_race.py <processes> <what>`` with ``KVMWEB_DATABASE_URL`` set; prints JSON.
 *machines*: forty ask for one each, where ten fit. *mix*: 32 creates where six fit, and eight starts
-where five fit, through the real services. *decide*: two admins approve and the requester withdraws
+where five fit, through the real services. *growth*: creates, resizes, restores and starts
+through the API. *decide*: two admins approve and the requester withdraws
 the same request, for twelve requests.
 """
 
@@ -197,7 +198,89 @@ def decide(asked: tuple[str, int]) -> str:
         connection.close()
 
 
-WAYS = {"machines": (prepare, ask), "mix": (prepare_mix, mix), "decide": (prepare_decide, decide)}
+def prepare_growth() -> list[tuple[str, str, str, str]]:
+    """Through the API: 16 creates, eight resizes and eight restores want 32 vCPUs where twelve
+    fit; eight starts want eight running ones where four fit."""
+    prepare_mix()
+    from datetime import timedelta
+
+    from django.utils import timezone
+
+    from accounts import quotas, tokens
+    from accounts.models import Allocation, QuotaLimit, Resource, User
+    from vms.models import VM, Image
+
+    user = User.objects.get()
+    token = tokens.issue(user, "race", ["read", "write"], None)[1]
+    Allocation.objects.all().delete()
+    QuotaLimit.objects.update(hard=-1)
+    for resource, hard in {"vcpus": 28, "running_vcpus": 4}.items():
+        QuotaLimit.objects.filter(scope="site", resource=resource).update(hard=hard)
+    sizes = {Resource.MACHINES: 1, Resource.VCPUS: 1, Resource.MEMORY_MIB: 256}
+    starts = list(VM.objects.order_by("pk"))
+    more = [
+        VM.objects.create(
+            name=f"{word}{n}",
+            domain_name=uuid.uuid4().hex,
+            owner=user,
+            team=user.personal_team,
+            host=starts[0].host,
+            vcpus=1,
+            memory_mib=256,
+            hostname=f"{word}{n}",
+            observed="shutoff",
+            desired="stopped",
+        )
+        for word in ("size", "bin")
+        for n in range(8)
+    ]
+    for vm in (*starts, *more[:8]):
+        quotas.count(vm, sizes)
+    now = timezone.now()
+    VM.objects.filter(name__startswith="bin").update(
+        binned_at=now, bin_until=now + timedelta(days=7)
+    )
+    body = {"image": Image.objects.get().pk, "vcpus": 1, "memory_mib": 256, "disk_gib": 1}
+    made = [json.dumps(body | {"name": f"new{n}", "start": False}) for n in range(16)]
+    asks = [
+        *(("start", "POST", f"/vms/{vm.uuid}/start", "") for vm in starts),
+        *(("grow", "PUT", f"/vms/{vm.uuid}/hardware/size", '{"vcpus": 2}') for vm in more[:8]),
+        *(("grow", "POST", f"/vms/{vm.uuid}/take-back", "{}") for vm in more[8:]),
+        *(("grow", "POST", "/vms", one) for one in made),
+    ]
+    os.environ["RACE_TOKEN"] = token  # for the children
+    return [asks[n * 7 % 40] for n in range(40)]  # mixed among the processes
+
+
+def grow(asked: tuple[str, str, str, str]) -> str:
+    from django.db import connection
+    from django.test import Client
+
+    what, method, path, body = asked
+    try:
+        answer = Client(headers={"Host": "localhost"}).generic(
+            method,
+            f"/api/v1{path}",
+            body,
+            content_type="application/json",
+            headers={"Authorization": f"Bearer {os.environ['RACE_TOKEN']}", "Host": "localhost"},
+        )
+        if answer.status_code == 202:
+            return f"{what} done"
+        told = answer.json()
+        return f"{what} {told['code']}:{told['params'].get('resource', told)}"
+    except Exception as exc:  # noqa: BLE001 - the test shows what went wrong
+        return f"{what} {type(exc).__name__}: {exc}"
+    finally:
+        connection.close()
+
+
+WAYS = {
+    "machines": (prepare, ask),
+    "mix": (prepare_mix, mix),
+    "growth": (prepare_growth, grow),
+    "decide": (prepare_decide, decide),
+}
 
 
 def work(asks: list[Any], gate: object, what: str) -> list[str]:

@@ -69,6 +69,19 @@ def test_creates_and_starts_at_once(database_url: str, tmp_path: Path) -> None:
     assert found["allocated"]["running_machines"] == 5
 
 
+def test_creates_starts_resizes_and_restores_at_once(database_url: str, tmp_path: Path) -> None:
+    """Through the API, by several processes: as much as fits, the others told which limit."""
+    found = race("growth", database_url, tmp_path)
+    assert found["told"] == {
+        "grow done": 12,
+        "grow quota.exceeded:vcpus": 20,
+        "start done": 4,
+        "start quota.exceeded:running_vcpus": 4,
+    }
+    assert found["allocated"]["vcpus"] == 28
+    assert found["allocated"]["running_vcpus"] == 4
+
+
 def test_approved_twice_and_withdrawn_at_once(database_url: str, tmp_path: Path) -> None:
     found = race("decide", database_url, tmp_path)
     assert found["told"] == {"done": 12, "told why": 24}
