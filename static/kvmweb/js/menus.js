@@ -81,7 +81,7 @@ document.addEventListener("click", (event) => {
 
 // A chosen item closes its menu; one that cannot be chosen stays to be read.
 document.addEventListener("click", (event) => {
-  const item = event.target.closest?.(".menu[popover] .menu-item");
+  const item = event.target.closest?.(".menu[popover] .menu-item, .console-people-menu li button");
   if (!item) return;
   if (item.getAttribute("aria-disabled") === "true") {
     event.preventDefault();
