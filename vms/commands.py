@@ -168,7 +168,10 @@ def show_clone(
     pool = first.pool.path if first and first.pool else POOL_PATH
     disk, mac = f"{pool}/{name}.qcow2", mac or _mac(name)
     clone = ["virt-clone", "--connect", URI, "--original", vm.domain_name, "--name", name]
-    clone += ["--mac", mac, "--file", disk]
+    more = [_mac(f"{name} {nic.pk}") for nic in list(vm.nics.all())[1:]]  # it wants one for each
+    for one in (mac, *more):
+        clone += ["--mac", one]
+    clone += ["--file", disk]
     lines = []
     image = first.backing_image if first else None
     if copy == "linked" and first and image:

@@ -31,9 +31,9 @@ SAMPLE = (
     ("force_off", "shut off"),
     ("size", "shut off"),
     ("disk-grow", "shut off"),
-    ("nic-add", "shut off"),
     ("template", "shut off"),
     ("clone", "shut off"),
+    ("nic-add", "shut off"),
 )
 
 
