@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from accounts import quotas
 from accounts.models import Membership, User
@@ -29,6 +30,7 @@ POSSIBLE = {
     "unknown": "delete",
     "host down": "delete",
     "busy": "",
+    "in the bin": "delete",
 }
 ROLES = ("owner", "manager", "admin", "teammate", "viewer", "outsider")
 
@@ -53,9 +55,18 @@ def put(vm: VM, state: str) -> None:
     """The machine as it is in that state, with nothing at work."""
     Job.objects.all().delete()
     quotas.release(vm)
-    observed = {"saved": "shutoff", "host down": "running", "busy": "running"}.get(state, state)
+    observed = {
+        "saved": "shutoff",
+        "host down": "running",
+        "busy": "running",
+        "in the bin": "shutoff",
+    }.get(state, state)
     VM.objects.filter(pk=vm.pk).update(
-        observed=observed, saved=state == "saved", deleted_at=None, desired="running"
+        observed=observed,
+        saved=state == "saved",
+        deleted_at=None,
+        desired="running",
+        binned_at=timezone.now() if state == "in the bin" else None,
     )
     assert vm.host is not None
     vm.host.reach = "down" if state == "host down" else "up"
