@@ -92,8 +92,9 @@ class KnobForm(forms.Form):
 
     def disk_rows(self) -> Iterator[dict[str, Any]]:
         for number, name in enumerate(self._disk_names(), start=1):
-            parts = ("gib", "bus", "cache", "discard", "io", "format")
-            yield self._row(name, number, parts)
+            parts = ("bus", "cache", "discard", "io", "format")
+            # The first disk's size stands under "Size": a second input of its name would win.
+            yield self._row(name, number, parts if number == 1 else ("gib", *parts))
 
     def card_rows(self) -> Iterator[dict[str, Any]]:
         for number, name in enumerate(self._card_names(), start=1):
