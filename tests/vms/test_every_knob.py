@@ -3,6 +3,7 @@ counted whole, and taken away whole."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -421,6 +422,14 @@ class TestPage:
         assert [d.target for d in spec.disks] == ["vda", "sdg"]
         assert [n.model for n in spec.nics] == ["virtio", "e1000e"]
         assert vm.autostart
+
+    def test_each_input_is_there_once(
+        self, owner: User, browser: Callable[[User], Client], image: Image, small: Any, network: Any
+    ) -> None:
+        page = browser(owner).get("/machines/new/").content.decode()
+        ids = re.findall(r'<(?:input|select|textarea)[^>]* id="([^"]+)"', page)
+        assert sorted(ids) == sorted(set(ids))
+        assert page.count('name="disk_gib"') == 1
 
     def test_what_is_wrong_stands_beside_its_field(
         self, owner: User, browser: Callable[[User], Client], image: Image, small: Any, network: Any
