@@ -14,7 +14,7 @@ from vms.models import Image
 
 # Rows that the page offers beyond the first; the API takes more.
 MORE_DISKS, MORE_CARDS, MORE_DISCS = 4, 3, 2
-YES_NO = ("yes", "no")
+YES_NO = (("yes", _("yes")), ("no", _("no")))
 LEAVE_OUT = (
     ("rng", _("Random number generator")),
     ("balloon", _("Memory balloon")),
@@ -31,7 +31,12 @@ BOOT_ORDERS = (
 
 
 def _word(words: tuple[str, ...]) -> forms.ChoiceField:
+    """One of libvirt's or QEMU's own words: they are the same in every language."""
     return forms.ChoiceField(choices=[("", ""), *((word, word) for word in words)], required=False)
+
+
+def _yes_or_no() -> forms.ChoiceField:
+    return forms.ChoiceField(choices=[("", ""), *YES_NO], required=False)
 
 
 def _number() -> forms.IntegerField:
@@ -45,14 +50,14 @@ class KnobForm(forms.Form):
     os_id = forms.CharField(max_length=48, required=False)
     machine = _word(knobs.MACHINES)
     firmware = _word(knobs.FIRMWARES)
-    tpm = _word(YES_NO)
+    tpm = _yes_or_no()
     cpu_mode = _word(knobs.CPU_MODES)
     cpu_model = forms.CharField(max_length=64, required=False)
     sockets, cores, threads = _number(), _number(), _number()
     video = _word(knobs.VIDEOS)
     watchdog = _word(knobs.WATCHDOGS)
     clock = _word(knobs.CLOCKS)
-    hyperv = _word(YES_NO)
+    hyperv = _yes_or_no()
     disc_bus = _word(knobs.DISC_BUSES)
     leave_out = forms.MultipleChoiceField(choices=LEAVE_OUT, required=False)
     boot = forms.ChoiceField(choices=[("", ""), *BOOT_ORDERS], required=False)

@@ -86,7 +86,8 @@ WORDS = """() => {
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   const found = [];
   while (walk.nextNode()) {
-    if (!walk.currentNode.parentElement.closest("script, style, code, .code, pre, kbd"))
+    const unspoken = "script, style, code, .code, pre, kbd, [translate='no']";
+    if (!walk.currentNode.parentElement.closest(unspoken))
       found.push(walk.currentNode.data);
   }
   for (const name of ["aria-label", "title", "placeholder"])
