@@ -12,7 +12,8 @@ from tests.faults.conftest import LEASE_S, Drill
 pytestmark = [pytest.mark.lab, pytest.mark.broker, pytest.mark.timeout(900)]
 
 # Between them they come through every step.
-WAYS: tuple[dict[str, Any], ...] = ({"start": True}, {"copy": "full"})
+SECOND_DISK = {"disks": [{"size_gib": 1}]}
+WAYS: tuple[dict[str, Any], ...] = ({"start": True}, {"copy": "full", **SECOND_DISK})
 # Each kill costs one lease. With the site's own (60 s) several are made at once and die in turn:
 # as many as the small pool promises to hold.
 TOGETHER = 1 if LEASE_S < 30 else 2
@@ -57,7 +58,8 @@ def test_while_undone(drill: Drill) -> None:
         *[f"{point} {('kill', 'kill-worker')[n % 2 and n < 4]}" for n, point in enumerate(points)],
         "vm.create/boot:after-do raise 2",
     )
-    jobs = drill.settle(drill.create(start=True), drill.create(start=True, copy="full"))
+    copied = drill.create(start=True, copy="full", **SECOND_DISK)
+    jobs = drill.settle(drill.create(start=True), copied)
     hit = drill.disarm()
     assert set(points) <= hit, set(points) - hit
     assert [(job["state"], job["error"]["code"]) for job in jobs] == [

@@ -239,7 +239,8 @@ def _terms(form: CreateForm, team: Team | None) -> Terms | None:
     if team is None:
         return None
     word = form.value("flavor") or _first_flavor(form, _image(form))
-    return Rulebook.read().terms(team.pk, int(word) if word.isdecimal() else None)
+    chosen = next((flavor.pk for flavor in form.flavors if str(flavor.pk) == word), None)
+    return Rulebook.read().terms(team.pk, chosen)
 
 
 def _latest_end(form: CreateForm, team: Team | None) -> datetime | None:
