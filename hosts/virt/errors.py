@@ -14,6 +14,7 @@
     ├── DomainBusy             another operation holds the domain's lock (transient)
     ├── HostUnreachable        no connection, or it broke (transient)
     └── UnknownVirtError       anything else
+        └── ReasonLost         the binding lost what went wrong (transient)
 
 ``code`` is the key of the message that a person sees. ``ref`` finds the raw text in the log:
 the raw text is for admins only.
@@ -105,3 +106,10 @@ class HostUnreachable(VirtError):
 
 class UnknownVirtError(VirtError):
     code = "virt.unknown"
+
+
+class ReasonLost(UnknownVirtError):
+    """libvirt keeps a thread's last error until the thread's next call, and Python may free an
+    object, which is a call, before the binding has read it."""
+
+    transient = True

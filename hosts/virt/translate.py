@@ -28,6 +28,7 @@ from hosts.virt.errors import (
     NoSuchSnapshot,
     NoSuchVolume,
     OperationTimeout,
+    ReasonLost,
     UnknownVirtError,
     Unsupported,
     VirtError,
@@ -115,7 +116,8 @@ def translate(error: libvirt.libvirtError) -> VirtError:
     """The error to raise, with libvirt's own words logged under its reference."""
     code, domain = error.get_error_code() or 0, error.get_error_domain() or 0
     message = error.get_error_message() or str(error)
-    translated = error_class(code, domain, message, error.get_int1() or 0)(message)
+    found = error_class(code, domain, message, error.get_int1() or 0) if code else ReasonLost
+    translated = found(message)
     log.info(
         "libvirt error ref=%s code=%s domain=%s as=%s: %s",
         translated.ref,

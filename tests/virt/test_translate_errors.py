@@ -9,7 +9,7 @@ import libvirt
 import pytest
 
 from hosts.virt import errors
-from hosts.virt.translate import error_class, translated
+from hosts.virt.translate import error_class, translate, translated
 
 QEMU, STORAGE, RPC, REMOTE = (
     libvirt.VIR_FROM_QEMU,
@@ -83,6 +83,14 @@ def test_the_raw_words_go_to_the_log_under_the_reference(
     assert isinstance(caught.value.__cause__, libvirt.libvirtError)
     assert caught.value.ref in caplog.text
     assert "Domain not found" in caplog.text
+
+
+def test_an_error_whose_reason_the_binding_lost_may_pass() -> None:
+    libvirt.virResetLastError()
+    lost = translate(libvirt.libvirtError("virStorageVolLookupByName() failed"))
+    assert type(lost) is errors.ReasonLost
+    assert lost.transient
+    assert lost.code == "virt.unknown"
 
 
 def test_only_what_may_pass_is_transient() -> None:
