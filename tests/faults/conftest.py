@@ -217,7 +217,9 @@ class Drill:
 
     def assert_disk_is_whole(self, answer: dict[str, Any]) -> None:
         """A full copy that was cut off passes ``qemu-img check``: compare its content."""
-        (uuid,) = self.stack.rows("SELECT uuid FROM vms_image")[0]
+        vm = answer["vm"]["uuid"].replace("-", "")
+        of_vm = "SELECT i.uuid FROM vms_image i JOIN vms_vm v ON v.image_id = i.id WHERE v.uuid = ?"
+        (uuid,) = self.stack.rows(of_vm, vm)[0]
         image = f"{POOL_FOLDER}/kvmweb-image-{_dashed(uuid)}.qcow2"
         disk = f"{POOL_FOLDER}/kvmweb-{answer['vm']['uuid']}-vda.qcow2"
         self.lab.exec(HOST, "qemu-img", "compare", "-U", "-f", "qcow2", "-F", "qcow2", image, disk)
