@@ -24,11 +24,13 @@ log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
 
 # Root and no labels: the lab has one user, and AppArmor's profiles know only the usual paths. No
 # private /dev for each guest: where /dev/ptmx is a link, as in containers, it would have no ptys.
+# No dumps: sudo takes the right to them from what it starts; root in a container may not have it.
 QEMU_CONF = """\
 user = "root"
 group = "root"
 security_driver = "none"
 namespaces = []
+max_core = 0
 migration_address = "{address}"
 migration_host = "{address}"
 """
