@@ -187,7 +187,7 @@ def enter_libvirt_group() -> None:
         group = grp.getgrnam("libvirt")
     except KeyError:
         return
-    if group.gr_gid in os.getgroups():
+    if group.gr_gid in (os.getegid(), *os.getgroups()):  # sg makes it the first, and no other
         return
     user = getpass.getuser()
     if user not in group.gr_mem:

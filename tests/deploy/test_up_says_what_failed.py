@@ -56,3 +56,27 @@ def test_a_taken_port_ends_it_before_anything_is_begun(tmp_path: Path) -> None:
     assert not (tmp_path / "var" / "up.json").exists()
     assert not (tmp_path / "var" / "started.json").exists()
     shutil.rmtree(tmp_path / "var")
+
+
+AS_SG_STARTS_IT = """
+import grp, os, sys
+sys.path.insert(0, sys.argv[1])
+from runner import system
+group = grp.struct_group(("libvirt", "x", 4711, ["dev"]))
+system.is_root, grp.getgrnam = lambda: False, lambda name: group
+os.getgroups, os.getegid = lambda: [1000], lambda: 4711
+system.enter_libvirt_group()
+print("goes on")
+"""
+
+
+def test_the_group_that_sg_gives_is_enough() -> None:
+    """It is the first group of the process, and not among the others."""
+    done = subprocess.run(
+        [sys.executable, "-c", AS_SG_STARTS_IT, str(ROOT / "scripts")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"KVMWEB_UP_REENTERED": "1"},
+    )
+    assert done.stdout == "goes on\n", done.stderr
