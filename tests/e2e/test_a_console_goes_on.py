@@ -167,6 +167,22 @@ def test_the_screen_stays_when_the_daemon_restarts(
     assert sessions(site, guest, "vnc") == before
 
 
+def test_a_reboot_from_inside_is_told_and_survived(
+    site: Site, screen: Screen, line: Terminal, guest: Guest
+) -> None:
+    line.shown.clear()
+    as_root(site, guest, "(sleep 1; reboot) >/dev/null 2>&1 &")
+    expect(screen.page.locator("#strip-text")).to_have_text(
+        "The machine restarts.", timeout=PATIENCE_MS
+    )
+    log_in(line)  # the same connection saw it go down and come back
+    assert b"login:" in line.shown
+    screen.wait_connected()
+    screen.log_in(guest, "tiny", PASSWORD)
+    paste(screen.page, "echo Back-again >/dev/ttyS0\n")
+    line.until_shown(b"Back-again", ARRIVES_S)
+
+
 def test_the_machine_moves_and_its_consoles_follow(
     site: Site, screen: Screen, line: Terminal, guest: Guest
 ) -> None:

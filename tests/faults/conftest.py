@@ -30,7 +30,7 @@ PATIENCE_S = 840.0  # of a drill with many faults in a row, less than a test may
 RECONCILE_EVERY_S = 2.0
 COPY_BYTES_PER_S = 2_000_000
 QEMU_IMG = "/usr/bin/qemu-img"
-POOL_SIZE = "2G"
+POOL_SIZE = "3G"
 SEEDLESS = "Tiny without a seed"  # its machines are whole without having booted
 POOL_FOLDER = "/var/lib/libvirt/images"
 
