@@ -1,7 +1,7 @@
 """Workers are killed at step boundaries of clones, snapshots, backups, restores, templates and
 disks that are made independent; the pool fills, a disk's file and a domain go while they work.
 
-Each run takes some boundaries: KVMWEB_DRILL_SEED picks others, KVMWEB_DRILL_ALL=1 takes all of them.
+A run takes some boundaries: KVMWEB_DRILL_SEED picks others, KVMWEB_DRILL_ALL=1 takes them all.
 """
 
 from __future__ import annotations
