@@ -26,6 +26,8 @@ MAX_URL = 500  # what Image.url holds
 _PORTS = {"http": 80, "https": 443}
 # A translator may stand behind these (RFC 6052, RFC 8215): the last 32 bits are where it leads.
 _NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+# Python 3.10 knows single addresses of these (IANA's special-purpose registries), not the whole.
+_SPECIAL = (ipaddress.IPv4Network("192.0.0.0/24"),)
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -108,7 +110,8 @@ def is_public(address: Address) -> bool:
         if address.is_site_local:
             return False
     return address.is_global and not (
-        address.is_private
+        any(address in network for network in _SPECIAL)
+        or address.is_private
         or address.is_multicast
         or address.is_reserved
         or address.is_loopback
