@@ -18,7 +18,11 @@ from vms.consoles.serial import relay
 from vms.models import VM
 
 __all__ = ["fake", "site"]
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.broker]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.broker,
+    pytest.mark.flaky(reruns=1),  # two sites in a process of a busy machine: seen late once in four
+]
 
 
 @pytest.fixture
