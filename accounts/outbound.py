@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+import ssl
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -120,11 +122,46 @@ def is_public(address: Address) -> bool:
     )
 
 
-class CheckedBackend(httpcore.NetworkBackend):
-    """Resolves and checks by ourselves, then connects to exactly what was checked."""
+class _Within(httpcore.NetworkStream):
+    """A stream that ends at a moment, however little the other side sends at a time."""
 
-    def __init__(self, *, allowed: bool, family: str) -> None:
-        self._allowed, self._family = allowed, family
+    def __init__(self, stream: httpcore.NetworkStream, end: float) -> None:
+        self._stream, self._end = stream, end
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._left(timeout, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._left(timeout, httpcore.WriteTimeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        left = self._left(timeout, httpcore.ConnectTimeout)
+        return _Within(self._stream.start_tls(ssl_context, server_hostname, left), self._end)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+    def _left(self, timeout: float | None, error: type[httpcore.TimeoutException]) -> float:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise error("it takes too long as a whole")
+        return left if timeout is None else min(left, timeout)
+
+
+class CheckedBackend(httpcore.NetworkBackend):
+    """Resolves and checks by ourselves, then connects to exactly what was checked. ``within_s``:
+    of a connection as a whole; without it, who calls bounds what may drip in."""
+
+    def __init__(self, *, allowed: bool, family: str, within_s: float | None = None) -> None:
+        self._allowed, self._family, self._within_s = allowed, family, within_s
         self._connect = httpcore.SyncBackend().connect_tcp
 
     def connect_tcp(
@@ -135,12 +172,18 @@ class CheckedBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
+        stream = self._first_that_answers(host, port, timeout, local_address, socket_options)
+        if self._within_s is None:
+            return stream
+        return _Within(stream, time.monotonic() + self._within_s)
+
+    def _first_that_answers(self, host: str, port: int, *how: Any) -> httpcore.NetworkStream:
         found = resolve(host, port, allowed=self._allowed, family=self._family)
         for address in found[:-1]:
             # The next one may answer: an IPv6 address without a route is common.
             with contextlib.suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
-                return self._connect(address, port, timeout, local_address, socket_options)
-        return self._connect(found[-1], port, timeout, local_address, socket_options)
+                return self._connect(address, port, *how)
+        return self._connect(found[-1], port, *how)
 
 
 def _literal(host: str) -> Address | None:

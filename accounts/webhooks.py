@@ -39,7 +39,8 @@ PREFIX = "whsec_"
 MAX_HOOKS = 5  # of one person
 MAX_TRIES = 6
 MAX_WAITING = 200  # of one webhook; what comes beyond is dropped
-TIMEOUT_S = 5.0
+TIMEOUT_S = 5.0  # of each wait
+WHOLE_S = 15.0  # of one post: a receiver that drips its answer must not hold a worker
 ROUND_S = 20.0  # a round ends then: slow receivers must not hold a worker
 KEPT = timedelta(days=30)
 _FIRST_PAUSE = timedelta(minutes=1)
@@ -194,7 +195,7 @@ def _post(row: WebhookDelivery) -> int:
         target=source.url.raw_path,
     )
     timeouts = dict.fromkeys(("connect", "read", "write", "pool"), TIMEOUT_S)
-    backend = outbound.CheckedBackend(allowed=source.allowed, family=FAMILY)
+    backend = outbound.CheckedBackend(allowed=source.allowed, family=FAMILY, within_s=WHOLE_S)
     try:
         with (
             httpcore.ConnectionPool(ssl_context=_tls(), network_backend=backend) as pool,

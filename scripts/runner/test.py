@@ -21,8 +21,10 @@ from runner.paths import CACHE, LOGS, PYTHON, ROOT, VENV
 STAGES = ("check", "unit", "postgres", "pages", "lab", "e2e")
 ROOT_STAGES = ("lab", "e2e")
 # Emulated guests and a browser on a busy machine miss a deadline now and then: such a test gets a
-# second and a third try, and the summary counts them. Unit tests get none.
+# second and a third try, and the summary counts them. Of the unit tests many talk to processes and
+# sockets: one more try.
 AGAIN = ("--reruns", "2", "-rR")
+ONCE_MORE = ("--reruns", "1", "-rR")
 NOT_UNIT = "not lab and not browser and not debian"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
@@ -130,11 +132,11 @@ def run_stage(stage: str, words: list[str]) -> bool:
             subprocess.run([str(ROOT / "scripts" / "check")], cwd=ROOT, check=False).returncode == 0
         )
     if stage == "unit":
-        return pytest("Unit tests, SQLite", "-m", NOT_UNIT, *(words or ["-n", "2"]))
+        return pytest("Unit tests, SQLite", "-m", NOT_UNIT, *ONCE_MORE, *(words or ["-n", "2"]))
     if stage == "postgres":
         with postgres() as url:
             env = {"KVMWEB_DATABASE_URL": url}
-            only = ("-m", NOT_UNIT, "--database-only")
+            only = ("-m", NOT_UNIT, "--database-only", *ONCE_MORE)
             return pytest("Unit tests, PostgreSQL", *only, *(words or ["-n", "2"]), env=env)
     # Playwright's loop stays in its process: what drives Chromium gets processes of its own.
     if stage == "pages":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -206,3 +208,31 @@ def test_page_and_api(
     assert speaker.delete(f"/me/webhooks/{made['id']}").status_code == 204
     assert client.post(f"/profile/webhooks/{mine.pk}/remove/").status_code == 302
     assert not Webhook.objects.exists()
+
+
+def test_a_receiver_that_drips_its_answer_holds_no_worker(
+    owner: User, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "WHOLE_S", 1.0)
+    ended = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        peer, _ = server.accept()
+        with peer, contextlib.suppress(OSError):
+            peer.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            while not ended.wait(0.1):
+                peer.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        settings.WEBHOOK_ALLOWED_HOSTS = [f"127.0.0.1:{port}"]
+        dripping = threading.Thread(target=drip, args=(server,), daemon=True)
+        dripping.start()
+        webhooks.add(owner, url=f"http://127.0.0.1:{port}/", topics=["team"])
+        tell(owner)
+        began = time.monotonic()
+        assert webhooks.send_due() == 0
+        assert time.monotonic() - began < 4
+        ended.set()
+        dripping.join(5)
+    assert WebhookDelivery.objects.get().error_code == "webhook.timeout"

@@ -189,8 +189,10 @@ def test_a_pipe_in_and_out(
     assert process.stdin is not None
     wait_for(lambda: vm.uuid in fake.lines, "the line is open")
     process.stdin.write(b"uptime\x1d\r")
-    process.stdin.close()
+    process.stdin.flush()
     typed(fake, vm, b"uptime\x1d\r")
+    process.stdin.close()
+    # At once: the command ends two seconds after the last word.
     fake.guest_says(vm.uuid, b"up 3 days\r\n")
     assert process.wait(WAIT_S) == 0
     assert process.stdout is not None

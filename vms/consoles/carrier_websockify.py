@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import socket
 import time
 from pathlib import Path
@@ -26,8 +27,11 @@ async def serve(path: Path) -> None:
     """Answer the carrier's processes on a unix socket, for ever."""
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(str(path))
-    path.chmod(0o600)
+    before = os.umask(0o177)  # never open to others, not even until a chmod
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
     listener.listen(128)
     listener.settimeout(0)
     loop = asyncio.get_running_loop()

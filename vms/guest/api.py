@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from ninja import Field, Router, Schema
 from pydantic import ConfigDict
 
-from accounts.apiauth import Identity, user_auth
+from accounts.apiauth import let_in, user_auth
 from accounts.models import User
 from jobs.api import JobBrief, brief
 from vms import queries
@@ -104,8 +104,8 @@ def trim(request: HttpRequest, uuid: UUID) -> tuple[int, dict[str, Any]]:
 
 
 def _vm(request: HttpRequest, uuid: UUID) -> tuple[VM, User]:
-    identity: Identity = request.auth  # type: ignore[attr-defined]
-    return queries.one(identity.user, uuid), identity.user
+    user = let_in(request).user
+    return queries.one(user, uuid), user
 
 
 def _guest(vm: VM, user: User) -> dict[str, Any]:
