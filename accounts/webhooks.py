@@ -23,7 +23,8 @@ from typing import Any
 import httpcore
 from django.conf import settings
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet, Window
+from django.db.models.functions import RowNumber
 from django.utils import timezone, translation
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext
@@ -44,6 +45,7 @@ WHOLE_S = 15.0  # of one post: a receiver that drips its answer must not hold a 
 ROUND_S = 20.0  # a round ends then: slow receivers must not hold a worker
 KEPT = timedelta(days=30)
 _FIRST_PAUSE = timedelta(minutes=1)
+_LONGEST_HOLD = timedelta(hours=1)
 _AT_ONCE = 100
 
 
@@ -111,11 +113,15 @@ def on_notice(notice: Notification) -> None:
 
 
 def send_due() -> int:
-    """Post what is due; how many arrived. A webhook that fails waits with all it has."""
+    """Post what is due; how many arrived. People take turns, so that nobody's many or slow
+    webhooks hold up another's; one that fails waits with all it has."""
     began, arrived = time.monotonic(), 0
     failed: set[int] = set()
-    due = WebhookDelivery.objects.filter(due_at__lte=timezone.now()).order_by("id")
-    for row in due.select_related("webhook__user", "notification")[:_AT_ONCE]:
+    due = WebhookDelivery.objects.filter(due_at__lte=timezone.now()).annotate(
+        turn=Window(RowNumber(), partition_by=F("webhook__user"), order_by="id")
+    )
+    taking_turns = due.order_by("turn", "id")
+    for row in taking_turns.select_related("webhook__user", "notification")[:_AT_ONCE]:
         if time.monotonic() - began > ROUND_S:
             break
         if row.webhook_id in failed or not _claim(row):
@@ -124,6 +130,7 @@ def send_due() -> int:
             arrived += 1
         else:
             failed.add(row.webhook_id)
+            _hold_the_rest(row)
     return arrived
 
 
@@ -146,11 +153,23 @@ def _source(url: str) -> outbound.Source:
 
 def _claim(row: WebhookDelivery) -> bool:
     """So that two workers do not post the same; one that dies in between tries again later."""
-    pause = _FIRST_PAUSE * 4**row.tries
     return bool(
         WebhookDelivery.objects.filter(pk=row.pk, due_at=row.due_at, tries=row.tries).update(
-            tries=row.tries + 1, due_at=timezone.now() + pause
+            tries=row.tries + 1, due_at=timezone.now() + _pause(row)
         )
+    )
+
+
+def _pause(row: WebhookDelivery) -> timedelta:
+    return _FIRST_PAUSE * int(4**row.tries)
+
+
+def _hold_the_rest(row: WebhookDelivery) -> None:
+    """What else is due of its webhook waits too: an address that does not answer is not tried with
+    each of them."""
+    again_at = timezone.now() + min(_pause(row), _LONGEST_HOLD)
+    WebhookDelivery.objects.filter(webhook=row.webhook_id, due_at__lt=again_at).update(
+        due_at=again_at
     )
 
 

@@ -236,3 +236,25 @@ def test_a_receiver_that_drips_its_answer_holds_no_worker(
         ended.set()
         dripping.join(5)
     assert WebhookDelivery.objects.get().error_code == "webhook.timeout"
+
+
+def test_one_that_does_not_answer_holds_nobody_else_up(
+    owner: User, outsider: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "_AT_ONCE", 3)  # fewer than wait for the dead one
+    dead, _secret = webhooks.add(owner, url="https://dead.example.org/", topics=["team"])
+    good, _secret = webhooks.add(outsider, url="https://good.example.org/", topics=["team"])
+    for _ in range(5):
+        tell(owner)
+    tell(outsider)
+    tried: list[int] = []
+
+    def post(row: WebhookDelivery) -> int:
+        tried.append(row.webhook_id)
+        return 200 if row.webhook_id == good.pk else 503
+
+    monkeypatch.setattr(webhooks, "_post", post)
+    assert webhooks.send_due() == 1
+    assert tried == [dead.pk, good.pk]
+    assert webhooks.send_due() == 0  # what waits for the dead one is due no more
+    assert tried == [dead.pk, good.pk]
