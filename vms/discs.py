@@ -54,8 +54,10 @@ def insert(vm: VM, *, actor: User, image: Image) -> Job:
 
     Raises NotFound, Forbidden, Invalid, Conflict (``vm.why.*``), Busy."""
     policy.require(actor, Action.EDIT, vm)
-    choice(actor, image.pk)
     with transaction.atomic():
+        # Locked, and then the job's: it is not deleted before it is in the drive.
+        Image.objects.select_for_update().filter(pk=image.pk).first()
+        choice(actor, image.pk)
         rows = VM.objects.alive().select_for_update(of=("self",)).select_related("iso", "host")
         row = rows.filter(pk=vm.pk).first()
         if row is None:
@@ -65,7 +67,9 @@ def insert(vm: VM, *, actor: User, image: Image) -> Job:
         before = {"disc": row.iso.name if row.iso else None}
         after = {"disc": image.name}
         params = {"image": image.pk, "before": before, "after": after}
-        job = job_services.enqueue(INSERT, actor=actor, vm=row, target_name=row.name, params=params)
+        job = job_services.enqueue(
+            INSERT, actor=actor, vm=row, image=image, target_name=row.name, params=params
+        )
         audit.record(actor, INSERT, row, before=before, after=after, job=job, team_id=row.team_id)
         timeline.record(row, "asked", actor=actor, job=job, task=INSERT)
         state.announce(row)

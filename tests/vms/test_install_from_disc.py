@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from accounts.errors import Conflict, Forbidden, Invalid
+from accounts.errors import Busy, Conflict, Forbidden, Invalid
 from accounts.models import User
 from hosts.models import Pool
 from hosts.virt.errors import UnknownVirtError
@@ -145,6 +145,18 @@ class TestPutIn:
         vm.refresh_from_db()
         assert (vm.iso, vm.iso_target) == (None, "")
         assert drives(fake, vm) == {"sda": None}
+
+    def test_its_image_is_not_deleted_on_the_way(
+        self, made: Callable[..., VM], iso: Image, owner: User, admin: User
+    ) -> None:
+        vm = made()
+        job = discs.insert(vm, actor=owner, image=iso)
+        with pytest.raises(Busy):
+            image_services.delete(iso, actor=admin)
+        assert run_to_end(job).state == Job.State.SUCCEEDED
+        image_services.retire(iso, actor=admin)
+        with pytest.raises(Invalid):
+            discs.insert(vm, actor=owner, image=iso)
 
     def test_another_in_its_place(
         self, installing: VM, iso: Image, fake: FakeHypervisor, pool: Pool, owner: User
