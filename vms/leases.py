@@ -5,6 +5,7 @@ request; warnings before it; and what its end is: stopped by a job, later put in
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -30,7 +31,7 @@ from vms.state import ON
 
 log = logging.getLogger(__name__)
 
-STOP = "vm.end_lease"
+STOP, BIN = "vm.end_lease", "vm.bin"
 WARN_DAYS = (7, 1)  # before the end, the earliest first
 SOON = timedelta(days=max(WARN_DAYS))
 LEAST_GAIN = timedelta(hours=1)  # less is no extension
@@ -55,6 +56,7 @@ def extend(vm: VM, *, actor: User, until: datetime | None = None) -> VM:
     end, lies in the bin, or may not be extended further), Invalid (``until``)."""
     policy.require(actor, Action.EDIT, vm)
     with transaction.atomic():
+        _call_off_binning(vm)
         row = _locked(vm)
         if row.ends_at is None:
             raise Conflict("lease.none", name=row.name)
@@ -77,6 +79,7 @@ def set_end(vm: VM, *, actor: User, ends_at: datetime | None) -> VM:
     """Another end, earlier or later; None: without one, where the rules allow that."""
     policy.require(actor, Action.EDIT, vm)
     with transaction.atomic():
+        _call_off_binning(vm)
         row = _locked(vm)
         terms = Rulebook.read().terms_of(row)
         if ends_at is not None:
@@ -113,10 +116,15 @@ class Keeper:
         return Time(ends_at=vm.ends_at, latest=latest)
 
     def extend(self, machine: UUID, team_id: int, until: datetime, *, actor: User) -> None:
-        row = VM.objects.alive().select_for_update().filter(uuid=machine, team=team_id).first()
+        rows = VM.objects.alive().filter(uuid=machine, team=team_id)
+        if found := rows.first():
+            _call_off_binning(found)
+        row = rows.select_for_update().first()
         if row is None:
             gone = VM.objects.filter(uuid=machine).first()
             raise Conflict("request.machine_gone", name=gone.name if gone else "")
+        if row.ends_at is None or row.ends_at >= until:
+            return  # it was given as much meanwhile: who asks for more never gets less
         _write(row, until, actor=actor, verb="vm.extend")
 
 
@@ -216,6 +224,15 @@ def _locked(vm: VM) -> VM:
     return row
 
 
+def _call_off_binning(vm: VM) -> None:
+    """What the clock is about to put into the bin, but its host is away, is to last longer. Before
+    the machine's row is locked: so do workers that end a job."""
+    job = Job.objects.active().filter(vm=vm, kind=BIN, actor=None).first()
+    if job is not None:
+        with suppress(Conflict):  # it has ended in this moment
+            job_services.cancel(job, actor=None)
+
+
 def _check_end(row: VM, terms: Terms, ends_at: datetime, actor: User, *, field: str) -> None:
     code = end_problem(
         terms, ends_at, made_at=row.created_at, free=policy.can(actor, Action.SITE_ADMIN)
@@ -300,11 +317,9 @@ def _put_in_bin(vm: VM) -> None:
         if row is None or job_services.active_job(row) is not None:
             return
         job = job_services.enqueue(
-            "vm.bin", actor=None, vm=row, host=row.host, team=row.team, target_name=row.name
+            BIN, actor=None, vm=row, host=row.host, team=row.team, target_name=row.name
         )
-        audit.record(
-            None, "vm.bin", row, before={"state": row.observed}, job=job, team_id=row.team_id
-        )
+        audit.record(None, BIN, row, before={"state": row.observed}, job=job, team_id=row.team_id)
         timeline.record(row, "asked", job=job, task=job.kind)
         tell(row, "lease.binned", days=MachineRules.current().bin_days)
         state.announce(row)

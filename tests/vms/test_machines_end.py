@@ -15,6 +15,7 @@ from django.utils import timezone
 from accounts import notifications, requests
 from accounts.errors import Conflict, Forbidden, Invalid, NotFound
 from accounts.models import AuditEntry, Notification, QuotaRequest, Resource, Team, User
+from hosts.virt.errors import HostUnreachable
 from hosts.virt.fake import FakeHypervisor
 from hosts.virt.spec import DomainState
 from jobs.models import Job
@@ -213,6 +214,18 @@ def test_it_never_approves_itself(leased: VM, owner: User, admin: User) -> None:
     assert asked.state == QuotaRequest.State.OPEN
 
 
+def test_what_was_given_more_meanwhile_gets_no_less_by_a_request(
+    leased: VM, owner: User, admin: User
+) -> None:
+    asked = leases.ask_longer(
+        leased, actor=owner, until=timezone.now() + 40 * DAY, reason="Tests go on"
+    )
+    leases.set_end(leased, actor=admin, ends_at=None)
+    requests.approve(asked, actor=admin, version=asked.version, granted={}, ends_at=None)
+    leased.refresh_from_db()
+    assert leased.ends_at is None
+
+
 def test_what_is_gone_or_moved_gets_no_time(leased: VM, owner: User, admin: User) -> None:
     until = timezone.now() + 90 * DAY
     asked = leases.ask_longer(leased, actor=owner, until=until, reason="x")
@@ -331,6 +344,26 @@ def test_long_after_its_end_it_goes_into_the_bin_and_can_be_restored(
     run_to_end(recycle_bin.restore(vm, actor=owner))
     leases.rounds()  # not back into the bin at once
     assert Job.objects.filter(kind="vm.bin").count() == 1
+
+
+@pytest.mark.parametrize("parked", [True, False])
+def test_extended_while_it_waits_for_the_bin_it_stays(
+    parked: bool, leased: VM, fake: FakeHypervisor, owner: User
+) -> None:
+    run_to_end(lifecycle.request(leased, "force_off", actor=owner))
+    over(leased)
+    leases.rounds()
+    VM.objects.filter(pk=leased.pk).update(lease_over_at=timezone.now() - 60 * DAY)
+    leases.rounds()
+    job = Job.objects.get(kind="vm.bin")
+    if parked:
+        fake.fail_next("force_off", HostUnreachable("away"))
+        run_until_parked(job, "host")
+    leases.extend(leased, actor=owner)
+    run_to_end(job)
+    leased.refresh_from_db()
+    assert (job.state, leased.binned_at, leased.fault_code) == (Job.State.CANCELLED, None, "")
+    assert near(leased.ends_at, timezone.now() + 10 * DAY)
 
 
 def test_what_is_not_known_to_be_off_is_never_binned(rules: None, made: Made) -> None:
