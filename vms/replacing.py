@@ -14,20 +14,21 @@ from hosts.virt.spec import VolumeSpec
 from vms import at_host
 from vms.models import VM, Disk
 from vms.provisioning.domain import domain_spec
-from vms.provisioning.steps import afresh, delete_volume
+from vms.provisioning.steps import GIB, afresh, delete_volume
 
 if TYPE_CHECKING:
     from jobs.context import JobContext
 
 
 def copy(ctx: JobContext, source: str) -> None:
-    """The new volume: a full copy of ``source``, another in the same pool, standing on nothing."""
+    """The new volume: a full copy of ``source``, another in the same pool, standing on nothing. As
+    large as the disk is now: it may have grown since ``source`` was taken."""
     vm, disk = at_host.machine(ctx), disk_of(ctx)
     at, pool = at_host.hypervisor(vm), _pool(disk)
     spec = VolumeSpec(
         pool=pool,
         name=new_name(ctx),
-        capacity_bytes=at.volume(pool, source).capacity_bytes,
+        capacity_bytes=max(at.volume(pool, source).capacity_bytes, disk.size_gib * GIB),
         format="qcow2",
     )
 

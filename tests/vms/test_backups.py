@@ -20,13 +20,16 @@ from accounts.models import AuditEntry, Membership, QuotaLimit, Resource, Team, 
 from hosts.models import Host
 from hosts.virt.errors import NoSpace, UnknownVirtError, VirtError
 from hosts.virt.fake import FakeHypervisor
+from jobs import services as job_services
 from jobs.models import Job
 from tests.vms.conftest import run_to_end, volumes
 from vms import lifecycle, ownership, queries, recycle_bin
 from vms.backups import commands, downloads, services
 from vms.backups.retention import to_keep
+from vms.hardware import requests as hardware
 from vms.models import VM, Backup, BackupPlan, Image
 
+GIB = 1024**3
 Made = Callable[..., VM]
 
 
@@ -92,6 +95,17 @@ def test_restored_over_the_machine(vm: VM, fake: FakeHypervisor, owner: User, te
     assert len(volumes(fake)) == 1
 
 
+def test_restored_over_a_disk_that_has_grown_it_stays_as_large(
+    vm: VM, fake: FakeHypervisor, owner: User
+) -> None:
+    backup = taken(vm, owner)
+    run_to_end(hardware.grow_disk(vm.disks.get(), actor=owner, size_gib=15))
+    run_to_end(services.restore_over(backup, actor=owner))
+    disk = VM.objects.get(pk=vm.pk).disks.get()
+    assert disk.size_gib == 15
+    assert fake.volume("default", disk.volume).capacity_bytes == 15 * GIB
+
+
 def test_a_damaged_one_changes_nothing(vm: VM, fake: FakeHypervisor, owner: User) -> None:
     backup = taken(vm, owner)
     write(fake, vm, b"as it is")
@@ -134,6 +148,22 @@ def test_restored_as_a_new_machine(vm: VM, fake: FakeHypervisor, owner: User, te
     assert made.nics.get().mac != vm.nics.get().mac
     run_to_end(services.delete(backup, actor=owner))
     assert queries.one(owner, made.uuid)
+
+
+def test_a_new_machine_that_failed_is_tried_again_by_who_may_restore(
+    vm: VM, fake: FakeHypervisor, owner: User, admin: User
+) -> None:
+    backup = taken(vm, owner)
+    fake.fail_next("define", UnknownVirtError("no"))
+    _made, job = services.restore_as_new(backup, actor=owner, name="again")
+    assert run_to_end(job).state == Job.State.FAILED
+    retried = job_services.retry(job, actor=owner)
+    assert retried.vm is not None
+    job_services.cancel(retried, actor=owner)
+    VM.objects.filter(pk=vm.pk).update(owner=admin)
+    Membership.objects.filter(user=owner).update(role=Membership.Role.MEMBER)
+    with pytest.raises(Invalid, match=r"vm\.invalid"):
+        job_services.retry(retried, actor=owner)
 
 
 def test_a_failed_one_leaves_nothing(vm: VM, fake: FakeHypervisor, owner: User, team: Team) -> None:

@@ -6,6 +6,7 @@ Database only: it runs in the transaction that makes the job final.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from django.utils import timezone
 
@@ -17,9 +18,12 @@ from jobs.errors import CLEANUP_INCOMPLETE
 from jobs.models import Job
 from vms import knobs, state, timeline
 from vms.lease_rules import Rulebook
-from vms.models import VM, Image
+from vms.models import VM, Backup, Image
 from vms.provisioning.request import write
 from vms.provisioning.validation import Problems, Wanted, usable_networks
+
+if TYPE_CHECKING:
+    from accounts.models import User
 
 WARNINGS = frozenset(
     {
@@ -82,7 +86,7 @@ def again(job: Job) -> Job:
     for image in (vm.image, *hardware.discs):
         if image is not None and image.state != Image.State.READY:
             problems.add("image", "vm.image_not_ready", name=image.name)
-        elif image is not None and not policy.can(actor, Action.IMAGE_USE, image):
+        elif image is not None and not _may_use(actor, image):
             problems.add("image", "vm.image_unknown", name=image.name)
     usable = usable_networks()
     for card in hardware.cards:
@@ -114,6 +118,14 @@ def again(job: Job) -> Job:
     _made, new = write(wanted, idempotency_key=None, digest="")
     VM.objects.filter(pk=vm.pk).update(password_hash="")
     return new
+
+
+def _may_use(actor: User, image: Image) -> bool:
+    """A backup is used by those who may restore it, as long as they may."""
+    backup = Backup.objects.select_related("vm").filter(image=image).first()
+    if backup is not None:
+        return policy.can(actor, Action.EDIT, backup.vm)
+    return policy.can(actor, Action.IMAGE_USE, image)
 
 
 def _end_again(vm: VM) -> datetime | None:
