@@ -465,7 +465,8 @@ def _with_topology(problems: Problems, knobs: Knobs, vcpus: int) -> Knobs:
     layout = (knobs.sockets, knobs.cores, knobs.threads)
     if not any(layout):
         return knobs
-    sockets, cores, threads = (max(1, part) for part in layout)
+    # Cut off: a number of thousands of digits is no product that can be shown.
+    sockets, cores, threads = (min(max(1, part), THREADS_MAX + 1) for part in layout)
     if any(part < 0 or part > THREADS_MAX for part in layout) or sockets * cores * threads != vcpus:
         problems.add("sockets", "vm.topology_product", product=sockets * cores * threads, n=vcpus)
     return replace(knobs, sockets=sockets, cores=cores, threads=threads)
@@ -576,7 +577,10 @@ def _check_mac(settling: Settling, name: str, mac: str, *, many: bool) -> None:
     first = int(mac[:2], 16) if MAC.fullmatch(mac) else TAP_BYTE
     if first & 3 != LOCAL_UNICAST or first == TAP_BYTE:
         problems.add(name, "vm.mac_wrong", given=mac[:20])
-    elif mac in settling.taken_macs or Nic.objects.filter(mac=mac).exists():
+    elif (
+        mac in settling.taken_macs
+        or Nic.objects.filter(mac=mac, vm__deleted_at__isnull=True).exists()
+    ):
         problems.add(name, "vm.mac_taken", mac=mac)
     settling.taken_macs.add(mac)
 

@@ -19,7 +19,7 @@ from hosts.virt.errors import NoSpace
 from hosts.virt.fake import FakeHypervisor
 from jobs.models import Job
 from tests.vms.conftest import KEY, run_to_end, volumes
-from vms import advice, knobs, osinfo
+from vms import advice, knobs, lifecycle, osinfo
 from vms.knobs import CardWish, DiskWish, Wish
 from vms.models import VM, Image
 from vms.provisioning import outcome, request_batch
@@ -222,6 +222,23 @@ class TestRefused:
             "nic_mac": "vm.mac_taken"
         }
         assert wrong(lambda: ask(owner, wish=both)) == {"nic2_mac": "vm.mac_taken"}
+
+    def test_an_address_is_free_when_its_machine_is_gone(
+        self, made: Any, fake: FakeHypervisor, owner: User
+    ) -> None:
+        wish = Wish(card=CardWish(mac="52:54:00:00:00:0c"))
+        first = made(start=False, wish=wish)
+        run_to_end(lifecycle.request(first, "delete", actor=owner, purge=True))
+        assert made(start=False, wish=wish).nics.get().mac == "52:54:00:00:00:0c"
+
+    def test_numbers_of_any_length(
+        self, api: Any, owner: User, image: Image, small: Any, network: Network
+    ) -> None:
+        wanted = {"name": "web-1", "image": image.pk, "flavor": small.pk}
+        huge = {"sockets": 10**4000, "cores": 10**4000}
+        answer = api(owner).post("/vms", wanted | {"hardware": huge})
+        assert answer.status_code == 422
+        assert [one["field"] for one in answer.json()["errors"]] == ["sockets"]
 
     def test_a_batch_shares_no_address(
         self, owner: User, image: Image, small: Any, network: Network
