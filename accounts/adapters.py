@@ -10,11 +10,12 @@ from allauth.account.adapter import DefaultAccountAdapter
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from cryptography.fernet import Fernet, MultiFernet
+from django import forms
 from django.conf import settings
 from django.http import HttpRequest
 from django.utils.encoding import force_bytes
 
-from accounts import audit, directory, services
+from accounts import audit, backends, directory, messages, services
 from accounts.models import User
 
 
@@ -30,6 +31,15 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
             services.complete_new_user(saved)
             audit.record(saved, "user.sign_up", saved)
         return saved
+
+    def authentication_failed(self, request: HttpRequest, **credentials: Any) -> None:  # noqa: ARG002
+        why = backends.refusal(request)
+        if why is not None:
+            raise forms.ValidationError(messages.text(why.code, why.params))
+
+    def set_password(self, user: User, password: str) -> None:
+        services.require_own_password(user)
+        super().set_password(user, password)
 
     def get_client_ip(self, request: HttpRequest) -> str:
         """The address that throttling counts: behind trusted proxies only."""

@@ -9,6 +9,7 @@ class AccountsConfig(AppConfig):
     def ready(self) -> None:
         from accounts import (
             defaults,
+            directory_people,
             messages,
             notifications,
             request_messages,  # noqa: F401 - importing registers the texts
@@ -18,6 +19,7 @@ class AccountsConfig(AppConfig):
         )
 
         messages.is_known("not_found")  # importing registers the texts
+        directory_people.all_directories()  # a wrong file stops the start, not a sign-in
         signals.connect()
         notifications.on_notice(webhooks.on_notice)
         post_migrate.connect(

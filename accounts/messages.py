@@ -164,6 +164,26 @@ register(
         "user.username_invalid": _(
             "A user name has 1 to 150 letters, digits and @ . + - _ and no spaces."
         ),
+        "user.password_elsewhere": _(
+            "This account signs in by the directory of your organization and has no password "
+            "here. Change the password there."
+        ),
+        "directory.unreachable": _(
+            "The directory of your organization does not answer, so your password cannot be "
+            "checked. Try again in a minute; if it stays so, tell an admin."
+        ),
+        "directory.name_taken": _(
+            "The directory knows you, but an account named “%(username)s” was made here before. "
+            "Ask an admin to connect the two."
+        ),
+        "directory.deactivated": _("This account is deactivated. Ask an admin."),
+        "directory.no_sign_up": _(
+            "The directory knows you, but you have no account here. Ask an admin to make one."
+        ),
+        "directory.person_unknown": _("The directory knows nobody called “%(name)s”."),
+        "directory.connected_already": _(
+            "This account, or this person of the directory, is connected already."
+        ),
         "user.email_taken": _("Another user has this e-mail address already."),
         "user.email_invalid": _("This is not an e-mail address."),
         "user.password_weak": _("This password is not safe enough: %(reasons)s"),

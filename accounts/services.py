@@ -15,8 +15,8 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from accounts import audit, policy, sshkeys
-from accounts.errors import Conflict, Invalid, NotFound
-from accounts.models import ApiToken, Membership, SSHKey, Team, User
+from accounts.errors import Conflict, Forbidden, Invalid, NotFound
+from accounts.models import ApiToken, DirectoryAccount, Membership, SSHKey, Team, User
 from accounts.revocations import Revocation, announce_on_commit, on_access_revoked
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "generate_password",
     "on_access_revoked",
     "remove_ssh_key",
+    "require_own_password",
     "search_users",
     "set_active",
     "set_admin",
@@ -157,6 +158,7 @@ def set_password(*, actor: User | None, user: User, password: str) -> None:
     """Give somebody a new password; ends their sessions. ``actor`` ``None``: command line."""
     if actor is not None:
         policy.require(actor, policy.Action.SITE_ADMIN)
+    require_own_password(user)
     _validate_password(password, user)
     with transaction.atomic():
         user = User.objects.select_for_update().get(pk=user.pk)
@@ -164,6 +166,12 @@ def set_password(*, actor: User | None, user: User, password: str) -> None:
         user.save(update_fields=["password"])
         audit.record(actor, "user.reset_password", user)
         announce_on_commit(Revocation(user_id=user.pk, reason="password_reset"))
+
+
+def require_own_password(user: User) -> None:
+    """A directory's people have their password there: one here would outlive them."""
+    if DirectoryAccount.objects.filter(user=user).exists():
+        raise Forbidden("user.password_elsewhere")
 
 
 def set_preferences(*, user: User, language: str | None = None, theme: str | None = None) -> None:

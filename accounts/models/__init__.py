@@ -8,6 +8,7 @@ from accounts.models.notices import (
 )
 from accounts.models.people import (
     ApiToken,
+    DirectoryAccount,
     MachineOffer,
     MachineShare,
     Membership,
@@ -44,6 +45,7 @@ __all__ = [
     "AuditAnchor",
     "AuditEntry",
     "AuditQuerySet",
+    "DirectoryAccount",
     "GrantQuerySet",
     "IdempotentAnswer",
     "MachineOffer",

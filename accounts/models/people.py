@@ -186,6 +186,21 @@ class SignIn(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
 
 
+class DirectoryAccount(models.Model):
+    """Whose account this is in an LDAP directory, by the directory's own identity of them."""
+
+    user = models.OneToOneField(User, on_delete=models.CASCADE, related_name="directory_account")
+    directory = models.CharField(max_length=64)  # "id" in KVMWEB_LDAP_FILE
+    uid = models.CharField(max_length=255)  # entryUUID, objectGUID
+    dn = models.TextField()  # as it was at the last sign-in
+    seen_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["directory", "uid"], name="directoryaccount_once")
+        ]
+
+
 class ApiToken(models.Model):
     """A bearer token. Only its SHA-256 is stored; the token itself is shown once."""
 

@@ -11,7 +11,7 @@ from django.shortcuts import redirect
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from accounts import quotas, services
+from accounts import directory_people, quotas, services
 from accounts.access import SignedInRequest, admin_only
 from accounts.errors import DomainError
 from accounts.forms import UserForm, add_error
@@ -114,6 +114,7 @@ def _detail(request: SignedInRequest, user: User, **extra: Any) -> HttpResponse:
         "memberships": Membership.objects.filter(user=user)
         .select_related("team")
         .order_by("team__name"),
+        "directory": directory_people.name_of(user),
         "key_count": user.ssh_keys.count(),
         "entries": AuditEntry.objects.filter(actor=user)[:_RECENT],
     }

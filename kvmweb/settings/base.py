@@ -207,6 +207,7 @@ AUTH_USER_MODEL = "accounts.User"
 AUTHENTICATION_BACKENDS = [
     "django.contrib.auth.backends.ModelBackend",
     "accounts.backends.NameOrAddress",
+    "accounts.backends.LdapDirectory",
 ]
 PASSWORD_HASHERS = [
     "django.contrib.auth.hashers.Argon2PasswordHasher",
@@ -239,6 +240,9 @@ SOCIALACCOUNT_PROVIDERS = {
         ],
     }
 }
+# LDAP directories: docs/admin/sign-in.md says what the file holds.
+LDAP_FILE = env.str("KVMWEB_LDAP_FILE", default="")
+LDAP: list[dict[str, Any]] = json.loads(Path(LDAP_FILE).read_text()) if LDAP_FILE else []
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 # Admins must have a second factor before they can do anything else.
 ADMIN_MFA_REQUIRED = env.bool("KVMWEB_ADMIN_MFA_REQUIRED", default=False)

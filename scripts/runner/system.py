@@ -24,12 +24,12 @@ RUN_PACKAGES = """
 LAB_PACKAGES = "nftables openssh-server openssh-client util-linux mount".split()
 TEST_PACKAGES = """
     postgresql mmdebstrap virtinst cloud-image-utils genisoimage fonts-noto-cjk openssh-client
-    nginx openssl xorriso ovmf xkb-data libxkbcommon0
+    nginx openssl xorriso ovmf xkb-data libxkbcommon0 slapd
 """.split()
 # Not in every release that we support; what needs them is skipped without.
 TEST_PACKAGES_WHERE_OFFERED = ["caddy", "nodejs", "tigervnc-viewer", "xvfb", "xdotool"]
 # Their packages start services of their own; ours live on sockets and ports that we choose.
-NOT_TO_RUN = ("redis-server", "nginx", "caddy")
+NOT_TO_RUN = ("redis-server", "nginx", "caddy", "slapd")
 
 
 NEEDED_COMMANDS = {
