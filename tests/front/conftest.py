@@ -146,7 +146,7 @@ def open_page(
             for page in context.pages:
                 page.screenshot(path=f"/tmp/{request.node.name}-{number}.png")
         context.close()
-    ignored = ("status of 4", "WebSocket connection")
+    ignored = ("status of 4", "WebSocket connection", "(code: 4503, reason: console.target)")
     assert not [text for text in errors if not any(part in text for part in ignored)]
 
 

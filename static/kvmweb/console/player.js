@@ -99,7 +99,7 @@ class SerialPlayer {
 
 async function load() {
   const answer = await fetch(settings.data, { credentials: "same-origin" });
-  if (!answer.ok) throw new Error(String(answer.status));
+  if (!answer.ok) return null; // its file is gone, or the sign-in has ended
   if (settings.kind === "vnc") return new ScreenPlayer(await answer.arrayBuffer());
   const { makeTerminal } = await import("./serial.js");
   return new SerialPlayer(await answer.text(), makeTerminal);
@@ -164,8 +164,8 @@ function begin(player) {
 
 try {
   const player = await load();
-  if (player.length) begin(player);
-  else byId("notice-text").textContent = words.empty;
+  if (player?.length) begin(player);
+  else byId("notice-text").textContent = player ? words.empty : words.failed;
 } catch (error) {
   byId("notice-text").textContent = words.failed;
   throw error;
