@@ -148,7 +148,7 @@ def list_webhooks(request: ApiRequest, paging: Query[Paging]) -> dict[str, Any]:
 def add_webhook(request: ApiRequest, payload: WebhookIn) -> Status[dict[str, Any]]:
     """What you are told of these topics is posted there. No Idempotency-Key: the secret must not
     be stored with the answer."""
-    made, secret = webhooks.add(request.user, url=payload.url, topics=payload.topics)
+    made, secret = webhooks.add(request.user, **payload.model_dump())
     return Status(201, WebhookOut.from_orm(made).model_dump() | {"secret": secret})
 
 
@@ -169,7 +169,7 @@ def try_webhook(request: ApiRequest, webhook_id: int) -> WebhookDelivery:
 )
 def list_deliveries(request: ApiRequest, webhook_id: int, paging: Query[Paging]) -> dict[str, Any]:
     hook = webhooks.find(request.user, webhook_id)
-    return paginate(hook.deliveries.select_related("notification"), paging)
+    return paginate(hook.deliveries.all(), paging)
 
 
 @router.get("/me/notifications", response=Page[NotificationOut], tags=["me"])
@@ -376,6 +376,54 @@ def invite(request: ApiRequest, team_id: int, payload: InviteIn) -> Status[dict[
 def revoke_invite(request: ApiRequest, team_id: int, invite_id: int) -> Status[None]:
     invites.revoke(actor=request.user, team=_team(request.user, team_id), invite_id=invite_id)
     return Status(204, None)
+
+
+@router.get("/teams/{int:team_id}/webhooks", response=Page[WebhookOut], tags=["teams"])
+def list_team_webhooks(request: ApiRequest, team_id: int, paging: Query[Paging]) -> dict[str, Any]:
+    team = _team(request.user, team_id)
+    policy.require(request.user, policy.Action.TEAM_MANAGE, team)
+    return paginate(webhooks.of_team(team), paging)
+
+
+@router.post("/teams/{int:team_id}/webhooks", response={201: WebhookMade}, tags=["teams"])
+def add_team_webhook(
+    request: ApiRequest, team_id: int, payload: WebhookIn
+) -> Status[dict[str, Any]]:
+    """What happens to the team, of these topics, is posted there. No Idempotency-Key: the secret
+    must not be stored with the answer."""
+    team = _team(request.user, team_id)
+    made, secret = webhooks.add(request.user, team=team, **payload.model_dump())
+    return Status(201, WebhookOut.from_orm(made).model_dump() | {"secret": secret})
+
+
+@router.delete(
+    "/teams/{int:team_id}/webhooks/{int:webhook_id}", response={204: None}, tags=["teams"]
+)
+def remove_team_webhook(request: ApiRequest, team_id: int, webhook_id: int) -> Status[None]:
+    webhooks.remove(request.user, webhook_id, team=_team(request.user, team_id))
+    return Status(204, None)
+
+
+@router.post(
+    "/teams/{int:team_id}/webhooks/{int:webhook_id}/test",
+    response=WebhookDeliveryOut,
+    tags=["teams"],
+)
+def try_team_webhook(request: ApiRequest, team_id: int, webhook_id: int) -> WebhookDelivery:
+    """Posted within half a minute."""
+    return webhooks.try_out(request.user, webhook_id, team=_team(request.user, team_id))
+
+
+@router.get(
+    "/teams/{int:team_id}/webhooks/{int:webhook_id}/deliveries",
+    response=Page[WebhookDeliveryOut],
+    tags=["teams"],
+)
+def list_team_deliveries(
+    request: ApiRequest, team_id: int, webhook_id: int, paging: Query[Paging]
+) -> dict[str, Any]:
+    hook = webhooks.find(request.user, webhook_id, team=_team(request.user, team_id))
+    return paginate(hook.deliveries.all(), paging)
 
 
 @router.post("/join", response=TeamRole, tags=["teams"])

@@ -22,6 +22,7 @@ class AccountsConfig(AppConfig):
         directory_people.all_directories()  # a wrong file stops the start, not a sign-in
         signals.connect()
         notifications.on_notice(webhooks.on_notice)
+        notifications.on_team_notice(webhooks.on_team_notice)
         post_migrate.connect(
             defaults.ensure_site_limits, sender=self, dispatch_uid="accounts.defaults"
         )

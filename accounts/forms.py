@@ -3,6 +3,7 @@ gathers, and shows the service's complaint at the field that it names."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from accounts import messages, notifications, quotas, tokens
+from accounts import messages, quotas, tokens
 from accounts.errors import DomainError
 from accounts.limits import Row as LimitRow
 from accounts.models import Membership, Resource, User
@@ -265,6 +266,14 @@ class WebhookForm(forms.Form):
         label=_("What is posted"), widget=forms.CheckboxSelectMultiple
     )
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    digest = forms.TypedChoiceField(
+        label=_("When"),
+        choices=[("", _("At once")), ("daily", _("Once a day, together"))],
+        coerce=bool,
+        empty_value=False,
+        required=False,
+    )
+
+    def __init__(self, *args: Any, topics: Mapping[str, str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["topics"].choices = list(notifications.topics().items())  # type: ignore[attr-defined]
+        self.fields["topics"].choices = list(topics.items())  # type: ignore[attr-defined]

@@ -24,7 +24,7 @@ from accounts.models import (
     Team,
     User,
 )
-from accounts.notifications import notify
+from accounts.notifications import announce
 from accounts.policy import Action
 from accounts.quotas import UNLIMITED
 
@@ -208,16 +208,16 @@ def _tell(grant: QuotaGrant, code: str, **params: Any) -> None:
     people = {grant.user} if grant.user else set(_managers(grant.team))
     if grant.request is not None:
         people.add(grant.request.requester)
-    for person in sorted(people, key=lambda one: one.pk):
-        notify(
-            person,
-            code,
-            url=reverse("team_quota", args=[grant.team_id]),
-            resource=grant.resource,
-            amount=grant.delta,
-            team=grant.team.name,
-            **params,
-        )
+    announce(
+        grant.team,
+        sorted(people, key=lambda one: one.pk),
+        code,
+        url=reverse("team_quota", args=[grant.team_id]),
+        resource=grant.resource,
+        amount=grant.delta,
+        team=grant.team.name,
+        **params,
+    )
 
 
 def _managers(team: Team) -> list[User]:

@@ -145,15 +145,15 @@ def accept(*, user: User, secret: str) -> Membership:
         audit.record(
             user, "team.join", user, after={"role": row.role, "team": team.name}, team_id=team.pk
         )
-        for manager in managers(team):
-            notifications.notify(
-                manager,
-                "team.joined",
-                url=reverse("team_page", args=[team.pk]),
-                who=user.display_name(),
-                team=team.name,
-                role=row.role,
-            )
+        notifications.announce(
+            team,
+            managers(team),
+            "team.joined",
+            url=reverse("team_page", args=[team.pk]),
+            who=user.display_name(),
+            team=team.name,
+            role=row.role,
+        )
     return row
 
 

@@ -109,6 +109,15 @@ def _with_role(message: Message) -> Message:
     return filled
 
 
+def _handed_over_in_team(params: Mapping[str, Any]) -> str:
+    count = params["count"] if isinstance(params["count"], int) else 0
+    return ngettext(
+        "%(count)s machine of %(who)s in the team %(team)s is with %(person)s now.",
+        "%(count)s machines of %(who)s in the team %(team)s are with %(person)s now.",
+        count,
+    ) % _Places(params)
+
+
 def _handed_over(params: Mapping[str, Any]) -> str:
     count = params["count"] if isinstance(params["count"], int) else 0
     return ngettext(
@@ -214,7 +223,7 @@ register(
         "webhook.unreachable": _("It could not be reached, or its certificate is not valid."),
         "webhook.refused": _("It did not answer with success (2xx)."),
         "webhook.deactivated": _("Its person is deactivated."),
-        "webhook.too_many": _("You have %(maximum)s webhooks, the most. Remove one first."),
+        "webhook.too_many": _("There are %(maximum)s webhooks, the most. Remove one first."),
         "webhook.waiting": _("Too much waits for this webhook already. Wait, or remove it."),
         "webhook.topics": _("Choose what is posted, of what the page offers."),
         "notice.choice_unknown": _("Mail comes at once (now), once a day (daily) or never."),
@@ -226,6 +235,14 @@ register(
         "notice.team.removed": _("%(who)s has removed you from the team %(team)s."),
         "notice.team.left": _("%(who)s has left the team %(team)s."),
         "notice.team.handed_over": _handed_over,
+        "team_notice.team.added": _with_role(
+            _("%(who)s has taken %(person)s into the team %(team)s as %(role)s.")
+        ),
+        "team_notice.team.role": _with_role(
+            _("The role of %(person)s in the team %(team)s is %(role)s now.")
+        ),
+        "team_notice.team.removed": _("%(who)s has removed %(person)s from the team %(team)s."),
+        "team_notice.team.handed_over": _handed_over_in_team,
         "team.create_closed": _(
             "You may make %(maximum)s teams and have made them. Ask an admin for another."
         ),

@@ -10,7 +10,8 @@ server that is away loses nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from django.utils.translation import ngettext
 
 from accounts import messages
 from accounts.errors import Invalid, NotFound
-from accounts.models import Notification, NotificationChoice, User
+from accounts.models import Notification, NotificationChoice, Team, User
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise
@@ -46,12 +47,33 @@ _NO_MAIL = ("console", "dummy")
 Ringer = Callable[[int], None]
 _ringers: list[Ringer] = []
 _listeners: list[Callable[[Notification], None]] = []
+_team_listeners: list[Callable[[TeamNews], None]] = []
 _topics: dict[str, tuple[str | _StrPromise, Mail]] = {}
+_team_topics: dict[str, str | _StrPromise] = {}
 
 
-def register_topic(topic: str, label: str | _StrPromise, *, mail: Mail = Mail.NOW) -> None:
-    """A kind of news that people choose for, and how it comes by mail until they do."""
+@dataclass(frozen=True, kw_only=True)
+class TeamNews:
+    """What has happened to a team, told once however many people are told of it."""
+
+    team: Team
+    code: str
+    params: Mapping[str, Any]
+    url: str
+
+
+def register_topic(
+    topic: str,
+    label: str | _StrPromise,
+    *,
+    mail: Mail = Mail.NOW,
+    of_team: str | _StrPromise = "",
+) -> None:
+    """A kind of news that people choose for, and how it comes by mail until they do. ``of_team``:
+    what it is called for a team, where teams have such news (``announce``)."""
     _topics[topic] = (label, mail)
+    if of_team:
+        _team_topics[topic] = of_team
 
 
 def on_notified(ring: Ringer) -> Ringer:
@@ -86,6 +108,27 @@ def notify(user: User, code: str, *, url: str = "", **params: Any) -> Notificati
     return row
 
 
+def announce(
+    team: Team, people: Iterable[User], code: str, /, *, url: str = "", **params: Any
+) -> None:
+    """``notify`` each of these people of what concerns their team, and whoever listens for the
+    team once. In the words for the team (``team_notice.<code>``, else the same) nobody is "you":
+    who was told is named by the params. For what every manager of the team may know."""
+    if code.partition(".")[0] not in _team_topics:
+        raise LookupError(code)
+    for person in people:
+        notify(person, code, url=url, **params)
+    stored = {name: _stored(value) for name, value in params.items()}
+    for listener in tuple(_team_listeners):
+        listener(TeamNews(team=team, code=code, params=stored, url=url))
+
+
+def on_team_notice(listener: Callable[[TeamNews], None]) -> None:
+    """Register who hears of each piece of a team's news, in its transaction."""
+    if listener not in _team_listeners:
+        _team_listeners.append(listener)
+
+
 def on_notice(listener: Callable[[Notification], None]) -> None:
     """Register who hears of each, in its transaction: another channel."""
     if listener not in _listeners:
@@ -102,9 +145,15 @@ def ring_on_commit(user_id: int) -> None:
 
 def text(row: Notification) -> str:
     """Its words in the active language."""
-    return messages.text(
-        f"notice.{row.code}", {name: _shown(name, value) for name, value in row.params.items()}
-    )
+    return words(row.code, row.params)
+
+
+def words(code: str, params: Mapping[str, Any], *, of_team: bool = False) -> str:
+    """What a code says in the active language, to a person or to their team."""
+    key = f"team_notice.{code}"
+    if not of_team or not messages.is_known(key):
+        key = f"notice.{code}"
+    return messages.text(key, {name: _shown(name, value) for name, value in params.items()})
 
 
 def of(user: User) -> QuerySet[Notification, Notification]:
@@ -140,6 +189,11 @@ def choices(user: User) -> dict[str, Mail]:
 def topics() -> dict[str, str]:
     """Topic -> what it is called, in the active language."""
     return {topic: str(label) for topic, (label, _mail) in _topics.items()}
+
+
+def team_topics() -> dict[str, str]:
+    """The same of what teams have news of."""
+    return {topic: str(label) for topic, label in _team_topics.items()}
 
 
 def choose(user: User, wanted: Mapping[str, str]) -> None:
@@ -245,12 +299,13 @@ def _mail_due(user: User, topic: str) -> datetime | None:
         case Mail.NOW:
             return timezone.now()
         case Mail.DAILY:
-            return _next_digest()
+            return next_digest()
         case _:
             return None
 
 
-def _next_digest() -> datetime:
+def next_digest() -> datetime:
+    """When what comes once a day is next sent."""
     here = timezone.localtime()
     moment = here.replace(hour=DIGEST_HOUR, minute=0, second=0, microsecond=0)
     return moment if moment > here else moment + timedelta(days=1)
@@ -271,5 +326,5 @@ def _shown(name: str, value: Any) -> Any:
     return date_format(timezone.localtime(moment), "DATETIME_FORMAT")
 
 
-register_topic("team", _("Teams"))
+register_topic("team", _("Teams"), of_team=_("Who joins and leaves, and roles"))
 register_topic("sharing", _("Machines that are shared with me or given to me"))

@@ -119,6 +119,30 @@ register(
                 "to you."
             ),
         ),
+        "team_notice.quota.asked": _of(
+            _("%(who)s asks for more quota of %(team)s."),
+            _("%(who)s asks for more time for the machine %(machine)s."),
+        ),
+        "team_notice.quota.changed": _of(
+            _("%(who)s has changed a request for more quota of %(team)s."),
+            _("%(who)s has changed a request for more time for %(machine)s."),
+        ),
+        "team_notice.quota.asked_back": _("%(who)s has a question about %(person)s's request."),
+        "team_notice.quota.approved": _of(
+            _("%(person)s's request for more quota of %(team)s was approved."),
+            _("%(person)s's request for more time for the machine %(machine)s was approved."),
+        ),
+        "team_notice.quota.approved_in_part": _of(
+            _("%(person)s's request for more quota of %(team)s was approved with changes."),
+            _(
+                "%(person)s's request for more time for the machine %(machine)s was approved with "
+                "changes."
+            ),
+        ),
+        "team_notice.quota.rejected": _of(
+            _("%(person)s's request for more quota of %(team)s was rejected."),
+            _("%(person)s's request for more time for the machine %(machine)s was rejected."),
+        ),
         "notice.quota.ends": _amount(
             _(
                 "The extra %(amount)s of “%(resource)s” of %(team)s ends: %(ends_at)s. Nothing is "

@@ -33,7 +33,7 @@ from accounts.models import (
     Team,
     User,
 )
-from accounts.notifications import notify, register_topic
+from accounts.notifications import announce, notify, register_topic
 from accounts.policy import Action
 
 Amounts = Mapping[Resource, int]
@@ -42,7 +42,7 @@ TEXT_MAX = 2000
 OPEN_MAX = 10  # of one person at a time
 LONGEST = timedelta(days=5 * 366)
 
-register_topic("quota", _("Quota requests and grants"))
+register_topic("quota", _("Quota requests and grants"), of_team=_("Quota requests and grants"))
 
 
 # --- asking --------------------------------------------------------------------------------------
@@ -100,8 +100,7 @@ def _ask(actor: User, team: Team, amounts: Amounts, request: QuotaRequest) -> Qu
             target_name=team.name,
         )
         if not _approves_itself(request, amounts):
-            for person in deciders(request):
-                _tell(person, "quota.asked", request, who=actor.display_name())
+            _tell(deciders(request), "quota.asked", request, who=actor.display_name())
     return request
 
 
@@ -136,8 +135,7 @@ def edit(
             after=_facts(amounts, until),
             target_name=row.team.name,
         )
-        for person in deciders(row):
-            _tell(person, "quota.changed", row, who=actor.display_name())
+        _tell(deciders(row), "quota.changed", row, who=actor.display_name())
     return row
 
 
@@ -155,9 +153,8 @@ def comment(
         if row.state == State.ASKED_BACK and actor.pk == row.requester_id:
             _move(row, State.OPEN)
         told = deciders(row) if internal or actor.pk == row.requester_id else [row.requester]
-        for person in told:
-            if person.pk != actor.pk:
-                _tell(person, "quota.commented", row, who=actor.display_name())
+        others = [person for person in told if person.pk != actor.pk]
+        _tell(others, "quota.commented", row, internal=internal, who=actor.display_name())
     return event
 
 
@@ -210,7 +207,7 @@ def reject(
         if internal:
             _note(row, actor, Kind.COMMENTED, text=internal, internal=True)
         audit.record(actor, "request.reject", row, after={"text": text}, target_name=row.team.name)
-        _tell(row.requester, "quota.rejected", row, team=row.team.name)
+        _tell([row.requester], "quota.rejected", row)
     return row
 
 
@@ -222,7 +219,7 @@ def ask_back(request: QuotaRequest, *, actor: User, version: int, text: str) -> 
         row = _undecided(request, version)
         _move(row, State.ASKED_BACK)
         _note(row, actor, Kind.ASKED_BACK, text=text)
-        _tell(row.requester, "quota.asked_back", row, who=actor.display_name())
+        _tell([row.requester], "quota.asked_back", row, who=actor.display_name())
     return row
 
 
@@ -248,10 +245,10 @@ def escalate(request: QuotaRequest, to: Iterable[User]) -> bool:
         )
         if not waiting.update(escalated_at=timezone.now()):
             return False
-        names = []
-        for person in to:
-            names.append(person.username)
-            _tell(person, "quota.escalated", request, who=request.requester.display_name())
+        people = list(to)
+        names = [person.username for person in people]
+        who = request.requester.display_name()
+        _tell(people, "quota.escalated", request, internal=True, who=who)
         _note(request, None, Kind.ESCALATED, facts={"to": names})
         audit.record(
             None, "request.escalate", request, after={"to": names}, target_name=request.team.name
@@ -515,7 +512,7 @@ def _approve(
     )
     as_asked = amounts == asked(row) and (row.machine is None or ends_at == row.until)
     code = "quota.approved" if as_asked else "quota.approved_in_part"
-    _tell(row.requester, code, row, team=row.team.name)
+    _tell([row.requester], code, row)
 
 
 def _approves_itself(request: QuotaRequest, amounts: Amounts) -> bool:
@@ -578,6 +575,23 @@ def _about(request: QuotaRequest) -> dict[str, str]:
     return {"machine": str(request.machine), "machine_name": request.machine_name}
 
 
-def _tell(person: User, code: str, request: QuotaRequest, **params: Any) -> None:
-    url = reverse("request_detail", args=[request.pk])
-    notify(person, code, url=url, machine=request.machine_name, **params)
+def _tell(
+    people: Iterable[User],
+    code: str,
+    request: QuotaRequest,
+    *,
+    internal: bool = False,
+    **params: Any,
+) -> None:
+    """``internal``: only these people may know of it, not their team."""
+    params |= {
+        "url": reverse("request_detail", args=[request.pk]),
+        "machine": request.machine_name,
+        "team": request.team.name,
+        "person": request.requester.display_name(),
+    }
+    if not internal:
+        announce(request.team, people, code, **params)
+        return
+    for person in people:
+        notify(person, code, **params)

@@ -448,13 +448,17 @@ class UserChange(In):
 
 class WebhookIn(In):
     url: str = Field(max_length=500)
-    topics: list[str] = Field(description="as in `GET /me/notification-choices`")
+    topics: list[str] = Field(
+        description="as in `GET /me/notification-choices`; a team has team, quota, lease"
+    )
+    digest: bool = Field(default=False, description="once a day, together")
 
 
 class WebhookOut(Schema):
     id: int
     url: str
     topics: list[str]
+    digest: bool
     created_at: datetime
 
 
@@ -474,4 +478,4 @@ class WebhookDeliveryOut(Schema):
 
     @staticmethod
     def resolve_type(obj: Any) -> str:
-        return str(obj.notification.code) if obj.notification else "test"
+        return str(obj.code) or "test"

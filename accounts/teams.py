@@ -12,7 +12,7 @@ from accounts import audit, handovers, policy
 from accounts.errors import Conflict, Forbidden, Invalid, NotFound
 from accounts.handovers import Leaving
 from accounts.models import Membership, Team, TeamInvite, User
-from accounts.notifications import notify
+from accounts.notifications import announce
 from accounts.policy import Action
 from accounts.quotas import lock_team
 from accounts.revocations import Revocation, announce_on_commit
@@ -52,7 +52,7 @@ def create_team(*, actor: User, name: str, manager: User | None = None) -> Team:
             Membership.objects.create(team=team, user=manager or actor, role=Role.MANAGER)
             audit.record(actor, "team.create", team, after={"manager": (manager or actor).username})
             if manager is not None and manager != actor:
-                _tell(manager, "team.added", team, who=actor.display_name(), role=Role.MANAGER)
+                _tell(manager, "team.added", team, actor=actor, role=Role.MANAGER)
     except IntegrityError as exc:
         raise _name_taken(name) from exc
     return team
@@ -88,14 +88,14 @@ def set_member(*, actor: User, team: Team, username: str, role: str) -> Membersh
             return row
         if row is None:
             row = Membership.objects.create(team=team, user=user, role=role)
-            _tell(user, "team.added", team, who=actor.display_name(), role=role, unless=actor)
+            _tell(user, "team.added", team, actor=actor, role=role)
         else:
             if before == Role.MANAGER:
                 _refuse_last_manager(team, user)
             row.role = role
             row.save(update_fields=["role"])
             announce_on_commit(Revocation(user_id=user.pk, team_id=team.pk, reason="role_changed"))
-            _tell(user, "team.role", team, role=role, unless=actor)
+            _tell(user, "team.role", team, actor=actor, role=role)
         audit.record(
             actor,
             "team.set_member",
@@ -142,10 +142,12 @@ def remove_member(*, actor: User, team: Team, user_id: int, heir: User | None = 
         )
         announce_on_commit(Revocation(user_id=user_id, team_id=team.pk, reason="left_team"))
         if actor == user:
-            for manager in managers(team):
-                _tell(manager, "team.left", team, who=user.display_name())
+            url = reverse("team_page", args=[team.pk])
+            who = user.display_name()
+            announce(team, managers(team), "team.left", url=url, who=who, team=team.name)
         else:
-            notify(user, "team.removed", who=actor.display_name(), team=team.name)
+            names = {"who": actor.display_name(), "person": user.display_name()}
+            announce(team, [user], "team.removed", team=team.name, **names)
     return moved
 
 
@@ -190,15 +192,15 @@ def _hand_over(actor: User, team: Team, user: User, heir: User | None) -> int:
     if heir is None:
         raise Conflict("team.no_heir")
     moved = handovers.move(Leaving(actor=actor, user=user, team=team, heir=heir))
-    _tell(heir, "team.handed_over", team, who=user.display_name(), count=moved, unless=actor)
+    _tell(heir, "team.handed_over", team, actor=actor, who=user.display_name(), count=moved)
     return moved
 
 
-def _tell(
-    user: User, code: str, team: Team, *, unless: User | None = None, **params: object
-) -> None:
-    if user != unless:
-        notify(user, code, url=reverse("team_page", args=[team.pk]), team=team.name, **params)
+def _tell(user: User, code: str, team: Team, *, actor: User, **params: object) -> None:
+    """The person, unless they did it themselves, and whoever listens for the team."""
+    params = {"who": actor.display_name(), "person": user.display_name()} | params
+    url = reverse("team_page", args=[team.pk])
+    announce(team, [user] if user != actor else [], code, url=url, team=team.name, **params)
 
 
 def _clean_name(name: str) -> str:

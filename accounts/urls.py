@@ -73,6 +73,17 @@ urlpatterns = [
         team_pages.remove_member,
         name="team_member_remove",
     ),
+    path("teams/<int:team_id>/webhooks/", webhooks.of_team, name="team_webhooks"),
+    path(
+        "teams/<int:team_id>/webhooks/<int:webhook_id>/test/",
+        webhooks.try_it,
+        name="team_webhook_test",
+    ),
+    path(
+        "teams/<int:team_id>/webhooks/<int:webhook_id>/remove/",
+        webhooks.remove,
+        name="team_webhook_remove",
+    ),
     path("teams/<int:team_id>/invites/", team_pages.invite, name="team_invite"),
     path(
         "teams/<int:team_id>/invites/<int:invite_id>/revoke/",

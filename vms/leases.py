@@ -20,7 +20,7 @@ from accounts import leases as leases_of_requests
 from accounts.errors import Conflict, DomainError, Invalid
 from accounts.leases import Time
 from accounts.models import Membership, QuotaRequest, User
-from accounts.notifications import notify, register_topic
+from accounts.notifications import announce, register_topic
 from accounts.policy import Action
 from jobs import services as job_services
 from jobs.models import Job
@@ -37,7 +37,7 @@ SOON = timedelta(days=max(WARN_DAYS))
 LEAST_GAIN = timedelta(hours=1)  # less is no extension
 AT_ONCE = 50  # machines that one round stops, or bins
 
-register_topic("lease", _("Ends of my machines"))
+register_topic("lease", _("Ends of my machines"), of_team=_("Ends of its machines"))
 
 
 # --- a machine's time -----------------------------------------------------------------------------
@@ -199,9 +199,8 @@ def tell(vm: VM, code: str, **params: object) -> None:
     if not vm.owner.is_active:
         managers = Membership.objects.filter(team=vm.team_id, role=Membership.Role.MANAGER)
         people = [one.user for one in managers.select_related("user")]
-    for person in people:
-        url = reverse("vm_detail", args=[vm.uuid])
-        notify(person, code, url=url, machine=vm.name, **params)
+    url = reverse("vm_detail", args=[vm.uuid])
+    announce(vm.team, people, code, url=url, machine=vm.name, **params)
 
 
 def register() -> None:

@@ -6,7 +6,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from accounts.models.people import User
+from accounts.models.people import Team, User
 
 
 class Notification(models.Model):
@@ -54,12 +54,17 @@ class NotificationChoice(models.Model):
 
 
 class Webhook(models.Model):
-    """Where a person's news are posted to. Its secret is made from ``nonce``, and never stored."""
+    """Where a person's news are posted to, or a team's. Its secret is made from ``nonce``, and
+    never stored."""
 
-    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="webhooks")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="webhooks")  # who set it
+    team = models.ForeignKey(  # None: what the person is told
+        Team, null=True, on_delete=models.CASCADE, related_name="webhooks"
+    )
     url = models.CharField(max_length=500)
     nonce = models.CharField(max_length=32)
     topics = models.JSONField(default=list)
+    digest = models.BooleanField(default=False)  # once a day, together
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -67,12 +72,12 @@ class Webhook(models.Model):
 
 
 class WebhookDelivery(models.Model):
-    """One post to a webhook: due, delivered, or given up."""
+    """One piece of news for a webhook: due, delivered, or given up."""
 
     webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE, related_name="deliveries")
-    notification = models.ForeignKey(
-        Notification, null=True, on_delete=models.CASCADE
-    )  # None: test
+    code = models.CharField(max_length=64, blank=True)  # as a notification's; "": a test
+    params = models.JSONField(default=dict)
+    url = models.CharField(max_length=300, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     due_at = models.DateTimeField(null=True)  # None: settled
     tries = models.PositiveSmallIntegerField(default=0)

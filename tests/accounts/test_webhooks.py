@@ -15,10 +15,18 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from accounts import webhooks
-from accounts.errors import Conflict, Invalid, NotFound
-from accounts.models import AuditEntry, User, Webhook, WebhookDelivery
-from accounts.notifications import notify
+from accounts import notifications, requests, teams, webhooks
+from accounts.errors import Conflict, Forbidden, Invalid, NotFound
+from accounts.models import (
+    AuditEntry,
+    Notification,
+    Resource,
+    Team,
+    User,
+    Webhook,
+    WebhookDelivery,
+)
+from accounts.notifications import announce, notify
 
 
 class Receiver:
@@ -207,6 +215,154 @@ def test_page_and_api(
         webhooks.try_out(outsider, made["id"])
     assert speaker.delete(f"/me/webhooks/{made['id']}").status_code == 204
     assert client.post(f"/profile/webhooks/{mine.pk}/remove/").status_code == 302
+    assert not Webhook.objects.exists()
+
+
+def test_a_digest_is_one_post_a_day(owner: User, receiver: Receiver) -> None:
+    hook, secret = webhooks.add(owner, url=receiver.url, topics=["team"], digest=True)
+    for _ in range(3):
+        tell(owner)
+    assert webhooks.send_due() == 0, "not before the hour"
+    assert {row.due_at for row in hook.deliveries.all()} == {notifications.next_digest()}
+    webhooks.try_out(owner, hook.pk)
+    assert webhooks.send_due() == 1  # a test does not wait, nor take the news along
+    assert json.loads(receiver.got.pop()[1])["type"] == "test"
+    receiver.status = 500
+    due_now()
+    assert webhooks.send_due() == 0
+    assert len(receiver.got) == 1, "one post, however many news"
+    receiver.status = 200
+    due_now()
+    assert webhooks.send_due() == 1
+    headers, body = receiver.got[1]
+    said = json.loads(body)
+    assert (said["type"], len(said["items"])) == ("digest", 3)
+    assert said["text"].count("Ada") == 3
+    assert {item["type"] for item in said["items"]} == {"team.removed"}
+    expected = webhooks.signature(secret, headers["KVMWeb-Id"], headers["KVMWeb-Timestamp"], body)
+    assert headers["KVMWeb-Signature"] == expected
+    assert not hook.deliveries.exclude(due_at=None).exists()
+    due_now()
+    assert webhooks.send_due() == 0
+
+
+# --- of a team ------------------------------------------------------------------------------------
+@pytest.fixture
+def team_hook(team: Team, owner: User, receiver: Receiver) -> Webhook:
+    topics = ["team", "quota", "lease"]
+    return webhooks.add(owner, url=receiver.url, topics=topics, team=team)[0]
+
+
+def said(receiver: Receiver) -> list[str]:
+    webhooks.send_due()
+    return [json.loads(body)["text"] for _headers, body in receiver.got]
+
+
+def test_a_team_hears_of_each_thing_once_and_nobody_is_you(
+    team: Team, owner: User, teammate: User, outsider: User, team_hook: Webhook, receiver: Any
+) -> None:
+    teams.set_member(actor=owner, team=team, username=outsider.username, role="manager")
+    teams.set_member(actor=owner, team=team, username=outsider.username, role="viewer")
+    request = requests.ask(
+        actor=teammate, team=team, amounts={Resource.VCPUS: 2}, reason="For the test"
+    )
+    teams.remove_member(actor=owner, team=team, user_id=outsider.pk)
+    names = owner.display_name(), outsider.display_name(), teammate.display_name()
+    assert said(receiver) == [
+        "{} has taken {} into the team {} as manager.".format(*names[:2], team.name),
+        f"The role of {names[1]} in the team {team.name} is viewer now.",
+        f"{names[2]} asks for more quota of {team.name}.",
+        "{} has removed {} from the team {}.".format(*names[:2], team.name),
+    ]
+    assert json.loads(receiver.got[0][1])["team"] == team.name
+    assert json.loads(receiver.got[2][1])["params"]["person"] == request.requester.display_name()
+
+
+def test_what_admins_say_among_themselves_is_not_for_the_team(
+    team: Team, admin: User, teammate: User, team_hook: Webhook, receiver: Any
+) -> None:
+    request = requests.ask(actor=teammate, team=team, amounts={Resource.VCPUS: 2}, reason="x")
+    requests.comment(request, actor=admin, text="A word among admins", internal=True)
+    requests.escalate(request, [admin])
+    requests.reject(request, actor=admin, version=1, text="no room")
+    told = said(receiver)
+    assert len(told) == 2
+    assert "rejected" in told[1]
+    assert Notification.objects.filter(user=admin, code="quota.escalated").exists()
+
+
+def test_only_topics_of_teams(team: Team, owner: User, team_hook: Webhook) -> None:
+    with pytest.raises(Invalid, match="topics"):
+        webhooks.add(owner, url="https://example.org/", topics=["sharing"], team=team)
+    with pytest.raises(LookupError):
+        announce(team, [], "sharing.accepted", who="Ada", machine="web-1")
+
+
+def test_managers_set_them_for_all_managers(
+    team: Team,
+    owner: User,
+    teammate: User,
+    viewer: User,
+    outsider: User,
+    admin: User,
+    team_hook: Webhook,
+) -> None:
+    for person, refusal in ((teammate, Forbidden), (viewer, Forbidden), (outsider, NotFound)):
+        for act in (webhooks.try_out, webhooks.remove, webhooks.find):
+            with pytest.raises(refusal):
+                act(person, team_hook.pk, team=team)
+        with pytest.raises(refusal):
+            webhooks.add(person, url="https://example.org/", topics=["team"], team=team)
+    with pytest.raises(NotFound):  # not as one's own, nor through another team
+        webhooks.remove(owner, team_hook.pk)
+    with pytest.raises(NotFound):
+        webhooks.remove(owner, team_hook.pk, team=owner.personal_team)
+    webhooks.remove(admin, team_hook.pk, team=team)
+    entry = AuditEntry.objects.filter(verb="webhook.remove").get()
+    assert (entry.actor, entry.team_id_at) == (admin, team.pk)
+
+
+def test_it_outlives_who_has_set_it(
+    team: Team, owner: User, team_hook: Webhook, receiver: Any
+) -> None:
+    User.objects.filter(pk=owner.pk).update(is_active=False)
+    announce(team, [], "team.left", who="Ada", team=team.name)
+    assert said(receiver) == [f"Ada has left the team {team.name}."]
+
+
+def test_page_and_api_of_a_team(
+    team: Team,
+    owner: User,
+    teammate: User,
+    receiver: Receiver,
+    browser: Callable[..., Any],
+    api: Any,
+) -> None:
+    client, page = browser(owner), f"/teams/{team.pk}/webhooks/"
+    assert page in client.get(f"/teams/{team.pk}/").content.decode()
+    form = {"url": receiver.url, "topics": ["quota"], "digest": "daily"}
+    answer = client.post(page, form).content.decode()
+    made = Webhook.objects.get()
+    assert webhooks.secret_of(made) in answer
+    assert (made.team, made.digest) == (team, True)
+    assert "once a day" in client.get(page).content.decode()
+    assert browser(teammate).get(page).status_code == 403
+    assert page not in browser(teammate).get(f"/teams/{team.pk}/").content.decode()
+    assert client.get("/profile/webhooks/").content.decode().count("whsec_") == 0
+    wrong = {"url": "https://example.org/", "topics": "sharing"}
+    assert client.post(page, wrong).status_code == 422
+    assert client.post(f"{page}{made.pk}/test/").headers["Location"] == page
+    webhooks.send_due()
+    assert json.loads(receiver.got[0][1])["team"] == team.name
+    base, speaker = f"/teams/{team.pk}/webhooks", api(owner)
+    assert speaker.get(base).json()["items"][0]["digest"] is True
+    assert speaker.get(f"{base}/{made.pk}/deliveries").json()["count"] == 1
+    other = speaker.post(base, {"url": receiver.url, "topics": ["team"]}).json()
+    assert other["secret"].startswith("whsec_")
+    assert speaker.post(f"{base}/{other['id']}/test").json()["type"] == "test"
+    assert api(teammate).get(base).status_code == 403
+    assert speaker.delete(f"{base}/{other['id']}").status_code == 204
+    assert client.post(f"{page}{made.pk}/remove/").status_code == 302
     assert not Webhook.objects.exists()
 
 

@@ -175,7 +175,17 @@ def _of_teams(w: World) -> dict[str, Example]:
     team, more = w.team.pk, {"user_id": w.more.pk}
     taken = {"username": "outsider", "role": "viewer"}
     invite = {"role": "member", "days": 7}
+    hook = {"url": "https://example.org/", "topics": ["team"]}
+    of_team = {"webhook_id": w.team_webhook.pk}
+    api = "/api/v1/teams/{team_id}/webhooks"
     return {
+        "POST /teams/{team_id}/webhooks/": E(body=hook),
+        "POST /teams/{team_id}/webhooks/{webhook_id}/test/": E(at=of_team),
+        "POST /teams/{team_id}/webhooks/{webhook_id}/remove/": E(at=of_team),
+        f"POST {api}": E(body=hook),
+        f"DELETE {api}/{{webhook_id}}": E(at=of_team),
+        f"POST {api}/{{webhook_id}}/test": E(at=of_team),
+        f"GET {api}/{{webhook_id}}/deliveries": E(at=of_team),
         "POST /teams/new/": E(body={"name": "fresh"}),
         "POST /api/v1/teams": E(body={"name": "fresh"}),
         "POST /teams/{team_id}/name/": E(body={"name": "fresh"}),

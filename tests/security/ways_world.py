@@ -405,5 +405,8 @@ def _of_people(people: dict[str, User], team: Team, things: dict[str, Any]) -> d
             user=owner, code="team.joined", params={"team": f"{MARK}-team", "who": "x"}, url="/"
         ),
         "webhook": webhooks.add(owner, url=f"https://{MARK}.example.org/", topics=["team"])[0],
+        "team_webhook": webhooks.add(
+            manager, url=f"https://{MARK}.example.org/", topics=["team"], team=team
+        )[0],
         "sign_in": SignIn.objects.filter(user=owner).latest("pk"),
     }
