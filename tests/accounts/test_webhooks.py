@@ -405,9 +405,9 @@ def test_one_that_does_not_answer_holds_nobody_else_up(
     tell(outsider)
     tried: list[int] = []
 
-    def post(row: WebhookDelivery) -> int:
-        tried.append(row.webhook_id)
-        return 200 if row.webhook_id == good.pk else 503
+    def post(hook: Webhook, _claimed: list[WebhookDelivery]) -> int:
+        tried.append(hook.pk)
+        return 200 if hook.pk == good.pk else 503
 
     monkeypatch.setattr(webhooks, "_post", post)
     assert webhooks.send_due() == 1
