@@ -266,14 +266,15 @@ class WebhookForm(forms.Form):
         label=_("What is posted"), widget=forms.CheckboxSelectMultiple
     )
 
-    digest = forms.TypedChoiceField(
+    digest = forms.ChoiceField(
         label=_("When"),
         choices=[("", _("At once")), ("daily", _("Once a day, together"))],
-        coerce=bool,
-        empty_value=False,
         required=False,
     )
 
     def __init__(self, *args: Any, topics: Mapping[str, str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["topics"].choices = list(topics.items())  # type: ignore[attr-defined]
+
+    def clean_digest(self) -> bool:
+        return bool(self.cleaned_data["digest"])
