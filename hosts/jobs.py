@@ -46,6 +46,10 @@ def _again(job: Job) -> Job:
     return services.request_refresh(host, actor=job.actor, probe=bool(job.params.get("probe")))
 
 
+def _use_folder(context: JobContext) -> None:
+    services.use_backup_folder(_host_id(context), context.params["path"], context.actor)
+
+
 READ = StepSpec(key="read", label=_("Reading the host"), do=_read, weight=1)
 
 
@@ -67,6 +71,15 @@ def register() -> None:
             ),
             deadline=timedelta(minutes=5),
             retry=_again,
+        )
+    )
+    registry.register(
+        JobKind(
+            kind=services.BACKUP_FOLDER,
+            label=_("Prepare a directory for backups"),
+            verb="reading",
+            steps=(StepSpec(key="folder", label=_("Making the pool"), do=_use_folder),),
+            deadline=timedelta(minutes=5),
         )
     )
     registry.register(

@@ -153,6 +153,10 @@ messages.register(
             "Host %(name)s still has %(count)s machines. Delete or move them first; then the "
             "host can be removed."
         ),
+        "host.backup_folder": _(
+            "This is no directory for backups. Name one from the root of the host, of letters, "
+            "digits and . _ + -: /mnt/backups"
+        ),
         "host.pool_unknown": _("This host has no such pool. Choose one from the list."),
         # --- domains that have lost their rows --------------------------------------------------
         "adopt.not_ours": _(

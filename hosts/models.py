@@ -66,6 +66,10 @@ class Host(models.Model):
     copy_slots = models.PositiveSmallIntegerField(default=2)
     # Disks are thin: GiB promised, but not written yet, per GiB free in the pool.
     disk_ratio = models.FloatField(default=3.0)
+    # Where backups go; none: beside the machine's disks.
+    backup_pool = models.ForeignKey(
+        "Pool", null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

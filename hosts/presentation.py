@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 from accounts import messages
 from hosts import capacity
 from hosts.check_messages import Finding, findings
+from hosts.inventory import FILE_POOLS
 from hosts.models import Host, Network, Pool, Untracked
 from jobs import registry
 from jobs.models import Job
@@ -57,6 +58,10 @@ class PoolRow:
     capacity: PoolCapacity
     used_gib: float
     size_gib: float
+
+    @property
+    def holds_files(self) -> bool:
+        return self.pool.kind in FILE_POOLS
 
 
 @dataclass(frozen=True, kw_only=True)

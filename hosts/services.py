@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import re
 from typing import TYPE_CHECKING
 
 from django.core.exceptions import ValidationError
@@ -29,6 +31,10 @@ ADMINS = "admins"
 REFRESH = "host.refresh"
 PROBE = "host.probe"
 # Their kinds are registered by ``vms.reconcile``: only there is known what a machine owns.
+BACKUP_FOLDER = "host.backup_folder"
+# A directory of the host: a path from its root, of plain characters, and not the root itself.
+FOLDER = re.compile(r"(/[A-Za-z0-9][A-Za-z0-9._+-]*)+/?")
+FOLDER_MAX = 200
 SWEEP = "host.sweep"
 ADOPT = "host.adopt"
 FIELDS_OF_TRANSPORT = {
@@ -207,6 +213,49 @@ def _limits(host: Host) -> dict[str, object]:
         "disk_ratio": host.disk_ratio,
         "default_pool": pool.name if pool else "",
     }
+
+
+@transaction.atomic
+def set_backup_place(host: Host, pool: Pool | None, *, actor: User | None) -> Host:
+    """Where the backups of its machines go from now on; None: beside their disks. Those that are
+    there stay where they are. Raises Invalid (``host.pool_unknown``)."""
+    host = Host.objects.select_for_update().get(pk=host.pk)
+    here = pool is None or (pool.host_id == host.pk and pool.kind in inventory.FILE_POOLS)
+    if not here:
+        raise Invalid("host.pool_unknown", fields={"pool": "host.pool_unknown"})
+    before, host.backup_pool = host.backup_pool, pool
+    host.save(update_fields=["backup_pool"])
+    audit.record(
+        actor,
+        "host.backup_place",
+        host,
+        before={"pool": before.name if before else ""},
+        after={"pool": pool.name if pool else ""},
+    )
+    _announce(host)
+    return host
+
+
+@transaction.atomic
+def request_backup_folder(host: Host, path: str, *, actor: User | None) -> Job:
+    """The job that makes a directory of the host a pool, and the place for backups: another disk,
+    or a share that the host has mounted. Raises Invalid (``host.backup_folder``)."""
+    path = path.strip()
+    if len(path) > FOLDER_MAX or not FOLDER.fullmatch(path) or ".." in path.split("/"):
+        raise Invalid("host.backup_folder", fields={"folder": "host.backup_folder"})
+    return _request(BACKUP_FOLDER, host, actor=actor, params={"path": path.rstrip("/")})
+
+
+def use_backup_folder(host_id: int, path: str, actor: User | None) -> None:
+    """For workers: the pool, its row, and the choice. Idempotent. Raises VirtError."""
+    host = Host.objects.get(pk=host_id)
+    at = connections.hypervisor(host)
+    found = next((pool for pool in at.list_pools() if pool.path.rstrip("/") == path), None)
+    digest = hashlib.sha256(path.encode()).hexdigest()[:8]
+    name = found.name if found else f"kvmweb-backups-{digest}"
+    at.ensure_pool(name, path)
+    refresh_host(host_id)
+    set_backup_place(host, Pool.objects.get(host=host, name=name), actor=actor)
 
 
 @transaction.atomic

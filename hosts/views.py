@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from accounts import pulse
 from accounts.access import SignedInRequest, admin_only
-from accounts.errors import DomainError, NotFound
+from accounts.errors import DomainError, Invalid, NotFound
 from accounts.forms import add_error
 from accounts.fragments import done, render_page
 from hosts import presentation, services
@@ -100,6 +100,25 @@ def set_limits(request: SignedInRequest, host_id: int) -> HttpResponse:
         return _detail(request, host, form=form)
     services.set_limits(host, actor=request.user, **form.cleaned_data)
     return _told(request, host, _("The limits of %(name)s were changed."))
+
+
+@admin_only
+@require_POST
+def set_backup_place(request: SignedInRequest, host_id: int) -> HttpResponse:
+    """``folder``: a directory of the host; else ``pool``, by id, "" for beside the disks."""
+    host = _find(host_id)
+    folder, wanted = request.POST.get("folder", "").strip(), request.POST.get("pool", "")
+    if folder:
+        services.request_backup_folder(host, folder, actor=request.user)
+        return _told(request, host, _("The directory on %(name)s is being prepared."))
+    pool = None
+    if wanted:
+        number = int(wanted) if wanted.isascii() and wanted.isdecimal() else 0
+        pool = host.pools.filter(pk=number, active=True).first()
+        if pool is None:
+            raise Invalid("host.pool_unknown", fields={"pool": "host.pool_unknown"})
+    services.set_backup_place(host, pool, actor=request.user)
+    return _told(request, host, _("New backups on %(name)s go there from now on."))
 
 
 @admin_only

@@ -196,12 +196,13 @@ def delete_vm(
     request: HttpRequest, uuid: str, wanted: Query[DeleteIn]
 ) -> tuple[int, dict[str, Any]]:
     """Into the recycle bin; for good with ``purge``, or when it lies there already. One that runs
-    needs its name as ``confirm``, or ``force``. ``keep_disk``, of one that lies there: its disk
-    becomes a backup first."""
+    needs its name as ``confirm``, or ``force``. When it is deleted for good, the disks of ``keep``
+    become a backup first, by ``keep_disk`` all of them."""
     user = _identity(request).user
     vm = queries.one(user, uuid)
-    if wanted.keep_disk:
-        return 202, _accepted(request, vm, recycle_bin.purge(vm, actor=user, keep_disk=True))
+    keep = [disk.target for disk in vm.disks.all()] if wanted.keep_disk else wanted.keep
+    if keep and not wanted.purge:
+        return 202, _accepted(request, vm, recycle_bin.purge(vm, actor=user, keep=keep))
     job = lifecycle.request(
         vm,
         "delete",
@@ -209,6 +210,7 @@ def delete_vm(
         confirm_name=wanted.confirm,
         force=wanted.force,
         purge=wanted.purge,
+        keep=keep,
     )
     return 202, _accepted(request, vm, job)
 

@@ -147,7 +147,8 @@ class DeleteIn(Schema):
     force: bool = False
     confirm: str = ""
     purge: bool = False
-    keep_disk: bool = False
+    keep_disk: bool = Field(default=False, description="keep all of its disks as a backup")
+    keep: list[str] = Field([], description="these of its disks, by target")
 
 
 class RestoreIn(Schema):

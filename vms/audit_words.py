@@ -17,6 +17,7 @@ audit_words.register(
         "flavor.delete": _("Deleted a size"),
         "flavor.edit": _("Changed a size"),
         "host.add": _("Added a host"),
+        "host.backup_place": _("Changed where a host's backups go"),
         "host.edit": _("Changed how a host is reached"),
         "host.limits": _("Changed what a host may carry"),
         "host.mode": _("Changed what a host takes"),

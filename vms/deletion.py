@@ -80,7 +80,7 @@ def delete_volumes(ctx: JobContext) -> None:
 
 
 def keeps_disk(ctx: JobContext) -> bool:
-    """Its disk is kept as a backup before anything of it goes."""
+    """Disks of it are kept as a backup before anything of it goes."""
     return "backup" in ctx.params
 
 

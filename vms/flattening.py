@@ -88,7 +88,7 @@ def show(vm: VM) -> list[str]:
 def pull(ctx: JobContext) -> None:
     vm = at_host.machine(ctx)
     if not at_host.is_on(vm):
-        replacing.copy(ctx, ctx.params["was"])
+        replacing.copy_itself(ctx)
         return
 
     def progress(done: int, total: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 
@@ -64,6 +64,7 @@ def request(
     confirm_name: str = "",
     force: bool = False,
     purge: bool = False,
+    keep: Iterable[str] = (),
     by: str = "",
 ) -> Job:
     """Write the wish and its job; the job is sent on commit.
@@ -72,6 +73,7 @@ def request(
 
     Deleting a machine that runs needs its name, or ``force``. A deleted machine goes to the
     recycle bin; at once for good with ``purge``, or when it lies there, or never ran as a whole.
+    ``keep``: these of its disks become a backup first, when it is deleted for good.
     Raises NotFound, Forbidden, Conflict (``vm.why.*``, ``vm.confirm_name``), Busy, QuotaExceeded.
     """
     wanted = _verb(verb)
@@ -87,8 +89,15 @@ def request(
             raise Conflict(code, name=row.name, host=row.host.name if row.host else "")
         if wanted is Verb.DELETE:
             _check_confirmed(row, confirm_name, force)
-        params = {"by": by} if wanted is Verb.SHUTDOWN and by in SHUTDOWN_BY else {}
-        return _write(row, wanted, actor, purge=purge or not _can_come_back(row), params=params)
+        params: dict[str, Any] = {}
+        if wanted is Verb.SHUTDOWN and by in SHUTDOWN_BY:
+            params = {"by": by}
+        for_good = wanted is Verb.DELETE and (purge or not _can_come_back(row))
+        if for_good and (targets := set(keep)):
+            from vms.backups import services as backups
+
+            params = backups.write_last(row, targets, actor=actor)
+        return _write(row, wanted, actor, purge=for_good, params=params)
 
 
 def send_keys(vm: VM, names: Sequence[str], *, actor: User) -> Job:
@@ -171,7 +180,7 @@ def _can_come_back(vm: VM) -> bool:
 
 
 def _write(
-    vm: VM, verb: Verb, actor: User, *, purge: bool, params: dict[str, str] | None = None
+    vm: VM, verb: Verb, actor: User, *, purge: bool, params: dict[str, Any] | None = None
 ) -> Job:
     if verb in (Verb.START, Verb.START_PAUSED):
         # What an earlier start may have left; a machine is counted once.

@@ -228,11 +228,25 @@ messages.register(
         "vm.why.busy": _("Something else is being done with this machine. Wait until it is over."),
         "vm.why.binned": _("It lies in the recycle bin. Restore it first."),
         "vm.why.independent": _("Its disks stand on no image or template."),
-        "vm.why.backup_disks": _("Only a machine with one qcow2 disk can be backed up."),
-        "vm.why.backup_on": _("It runs. Shut it down first: its disk is replaced."),
+        "vm.why.backup_disks": _("Only a machine whose disks are all qcow2 can be backed up."),
+        "vm.why.backup_disk": _("Not a qcow2 disk: it cannot be kept as a backup."),
+        "vm.why.backup_place": _("The place for backups on %(host)s is off. Tell an admin."),
+        "vm.why.backup_on": _("It runs. Shut it down first: its disks are replaced."),
         "vm.why.backup_snapshots": _("It has snapshots, which would be lost. Delete them first."),
         "backup.not_found": _("There is no such backup."),
         "backup.not_ready": _("Backup %(number)s is not whole, or is being deleted."),
+        "backup.no_system": _(
+            "Backup %(number)s does not have the disk with the system. Add its disks to a machine "
+            "instead."
+        ),
+        "backup.other_host": _(
+            "%(name)s is not on %(host)s, where this backup lies. Choose a machine there, or "
+            "download it."
+        ),
+        "backup.file_missing": _(
+            "The backup's file is not on its host any more: somebody removed it there. Nothing was "
+            "changed. Use another backup, and tell an admin."
+        ),
         "backup.in_use": _("A machine is being restored from backup %(number)s. Wait until then."),
         "backup.damaged": _(
             "The backup is not what was written: its checksum differs. Nothing was changed. Use "

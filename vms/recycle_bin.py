@@ -23,6 +23,8 @@ from vms.backups import services as backups
 from vms.models import VM, MachineRules
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from accounts.models import User
     from accounts.quotas import Impact
     from jobs.models import Job
@@ -75,9 +77,9 @@ def restore(vm: VM, *, actor: User, name: str = "") -> Job:
     return job
 
 
-def purge(vm: VM, *, actor: User | None, keep_disk: bool = False) -> Job:
-    """Delete for good what lies in the bin. ``actor`` None: its time is over. ``keep_disk``: its
-    disk becomes a backup first, which outlives it.
+def purge(vm: VM, *, actor: User | None, keep: Iterable[str] = ()) -> Job:
+    """Delete for good what lies in the bin. ``actor`` None: its time is over. ``keep``: these of
+    its disks become a backup first, which outlives it.
 
     Raises NotFound, Forbidden, Conflict (``vm.bin.not_in``, ``vm.why.*``), Busy, QuotaExceeded."""
     if actor is not None:
@@ -85,7 +87,7 @@ def purge(vm: VM, *, actor: User | None, keep_disk: bool = False) -> Job:
     with transaction.atomic():
         quotas.lock_team(vm.team_id)
         row = _locked(vm)
-        kept = backups.write_last(row, actor=actor) if keep_disk and actor else {}
+        kept = backups.write_last(row, keep, actor=actor) if actor else {}
         quotas.releasing(row)
         job = job_services.enqueue(
             "vm.delete", actor=actor, vm=row, target_name=row.name, params=kept

@@ -18,7 +18,7 @@ from hosts.models import Host, Untracked
 from jobs import registry
 from jobs.models import Job, Step
 from tests.front import seed
-from vms.models import VM, Backup, BackupPlan, Disk, Flavor, Image, Snapshot
+from vms.models import VM, Backup, BackupDisk, BackupPlan, Disk, Flavor, Image, Snapshot
 
 KINDS = ("vm.start", "vm.create", "vm.shutdown", "host.refresh", "vm.reboot", "vm.create")
 OUTCOMES = ("succeeded", "succeeded", "failed", "succeeded", "cancelled")
@@ -61,15 +61,27 @@ def backups(machines: list[VM]) -> None:
                 min_disk_gib=disk.size_gib,
                 created_by=vm.owner,
             )
-            Backup.objects.create(
+            backup = Backup.objects.create(
                 vm=vm,
                 image=image,
+                has_system=number != 1,
                 number=number,
                 scheduled=number == 2,
                 was_running=True,
                 frozen=number == 2,
                 created_by=None if number == 2 else vm.owner,
             )
+            if number == 2:
+                second = Image.objects.create(
+                    name=f"backup {number} vdb of {vm.uuid}",
+                    source=Image.Source.BACKUP,
+                    state=Image.State.READY,
+                    format="qcow2",
+                    checksum="6" * 64,
+                    file_size_bytes=300 * 1024**2,
+                    min_disk_gib=20,
+                )
+                BackupDisk.objects.create(backup=backup, image=second, target="vdb")
         BackupPlan.objects.create(
             vm=vm,
             every_days=1,

@@ -263,6 +263,7 @@ def _of_jobs_and_hosts(w: World) -> dict[str, Example]:
         "POST /admin/hosts/{host_id}/mode/": E(body={"mode": "maintenance"}),
         "POST /admin/hosts/{host_id}/acceleration/": E(body={"acceleration_override": "tcg"}),
         "POST /admin/hosts/{host_id}/limits/": E(body=limits),
+        "POST /admin/hosts/{host_id}/backups/": E(body={"pool": w.pool.pk}),
         "POST /admin/hosts/{host_id}/remove/": E(at={"host_id": w.bare.pk}),
     }
 
@@ -449,10 +450,12 @@ def _of_backups(w: World) -> dict[str, Example]:
         f"GET {page}/{{number}}/file/": E(at=kept),
         f"POST {page}/{{number}}/restore/": E(at=kept),
         f"POST {page}/{{number}}/new/": E(at=kept, body={"name": "fresh"}),
+        f"POST {page}/{{number}}/attach/": E(at=kept, body={"machine": w.kept.uuid}),
         f"POST {page}/{{number}}/delete/": E(at=kept),
         f"PUT {api}/plan": E(body=plan),
         f"GET {api}/{{number}}/file": E(at=kept),
         f"POST {api}/{{number}}/restore": E(at=kept, body={"name": ""}),
+        f"POST {api}/{{number}}/attach": E(at=kept, body={"vm": str(w.kept.uuid)}),
         f"DELETE {api}/{{number}}": E(at=kept),
     }
 

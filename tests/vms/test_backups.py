@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import subprocess
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.test import Client
@@ -17,7 +19,8 @@ from lxml import etree
 from accounts import quotas
 from accounts.errors import Conflict, Forbidden, Invalid, NotFound, QuotaExceeded
 from accounts.models import AuditEntry, Membership, QuotaLimit, Resource, Team, User
-from hosts.models import Host
+from hosts import services as host_services
+from hosts.models import Host, Pool
 from hosts.virt.errors import NoSpace, UnknownVirtError, VirtError
 from hosts.virt.fake import FakeHypervisor
 from jobs import services as job_services
@@ -27,9 +30,9 @@ from vms import lifecycle, ownership, queries, recycle_bin
 from vms.backups import commands, downloads, services
 from vms.backups.retention import to_keep
 from vms.hardware import requests as hardware
-from vms.models import VM, Backup, BackupPlan, Image
+from vms.models import VM, Backup, BackupPlan, Disk, Image
+from vms.provisioning.validation import GIB
 
-GIB = 1024**3
 Made = Callable[..., VM]
 
 
@@ -357,7 +360,7 @@ class TestOfADeletedMachine:
     ) -> None:
         write(fake, vm, b"precious")
         with pytest.raises(Conflict, match="not_in"):
-            recycle_bin.purge(vm, actor=owner, keep_disk=True)
+            recycle_bin.purge(vm, actor=owner, keep=["vda"])
         run_to_end(lifecycle.request(vm, "delete", actor=owner))
         answer = api(owner).delete(f"/vms/{vm.uuid}?keep_disk=true")
         job = run_to_end(Job.objects.get(pk=answer.json()["job"]["id"]))
@@ -376,7 +379,7 @@ class TestOfADeletedMachine:
         vm.refresh_from_db()
         disk = vm.disks.get().volume
         fake.fail_next("clone_volume", NoSpace("full"))
-        job = run_to_end(recycle_bin.purge(vm, actor=owner, keep_disk=True))
+        job = run_to_end(recycle_bin.purge(vm, actor=owner, keep=["vda"]))
         assert (job.state, job.error_code) == (Job.State.FAILED, "virt.no_space")
         assert volumes(fake) == {disk}
         assert fake.domain(vm.uuid)
@@ -384,7 +387,7 @@ class TestOfADeletedMachine:
         assert quotas.usage(team)[Resource.BACKUPS_GIB] == 0
         QuotaLimit.objects.create(scope="team", team=team, resource=Resource.BACKUPS_GIB, hard=5)
         with pytest.raises(QuotaExceeded):
-            recycle_bin.purge(vm, actor=owner, keep_disk=True)
+            recycle_bin.purge(vm, actor=owner, keep=["vda"])
         run_to_end(recycle_bin.purge(vm, actor=owner))
         assert volumes(fake) == set()
 
@@ -393,7 +396,7 @@ class TestOfADeletedMachine:
         client = browser(owner)
         dialog = client.get(f"/machines/bin/{vm.uuid}/?part=purge").content.decode()
         assert 'name="keep"' in dialog
-        client.post(f"/machines/bin/{vm.uuid}/purge/", {"keep": "on"})
+        client.post(f"/machines/bin/{vm.uuid}/purge/", {"keep": "vda"})
         assert run_to_end(Job.objects.get(kind="vm.delete")).state == Job.State.SUCCEEDED
         assert len(services.outliving(owner)) == 1
 
@@ -425,6 +428,265 @@ class TestOfADeletedMachine:
         assert "stays as it is" not in dialog
         client.post(f"/machines/{gone.uuid}/backups/1/new/", {"name": "again"})
         assert VM.objects.filter(name="again").exists()
+
+
+def with_two_disks(vm: VM, fake: FakeHypervisor, owner: User, size_gib: int = 3) -> VM:
+    _disk, job = hardware.add_disk(vm, actor=owner, size_gib=size_gib)
+    assert run_to_end(job).state == Job.State.SUCCEEDED
+    vm.refresh_from_db()
+    put(fake, vm, vda=b"system", vdb=b"data")
+    return vm
+
+
+def put(fake: FakeHypervisor, vm: VM, **contents: bytes) -> None:
+    for target, data in contents.items():
+        fake._volume("default", vm.disks.get(target=target).volume).content = data
+
+
+def held(fake: FakeHypervisor, vm: VM) -> dict[str, bytes]:
+    return {disk.target: content(fake, disk.volume) for disk in vm.disks.all()}
+
+
+class TestOfSeveralDisks:
+    @pytest.mark.parametrize("on", [True, False])
+    def test_all_at_one_moment(
+        self, made: Made, fake: FakeHypervisor, owner: User, team: Team, on: bool
+    ) -> None:
+        vm = made()
+        if not on:
+            run_to_end(lifecycle.request(vm, "force_off", actor=owner))
+        vm = with_two_disks(vm, fake, owner)
+        backup = taken(vm, owner)
+        assert fake.calls["begin_backup"] == int(on)
+        files = dict(backup.files)
+        assert {t: content(fake, image.volume_name) for t, image in files.items()} == {
+            "vda": b"system",
+            "vdb": b"data",
+        }
+        assert {image.state for image in files.values()} == {"ready"}
+        assert files["vdb"].checksum == hashlib.sha256(b"data").hexdigest()
+        assert quotas.usage(team)[Resource.BACKUPS_GIB] == 13
+        assert (backup.size_gib, backup.file_size_bytes) == (13, len(b"systemdata"))
+
+    def test_over_the_machine_all_come_back(
+        self, vm: VM, fake: FakeHypervisor, owner: User, team: Team
+    ) -> None:
+        vm = with_two_disks(vm, fake, owner)
+        backup = taken(vm, owner)
+        put(fake, vm, vda=b"ruined", vdb=b"ruined")
+        # One is grown, one is taken out, and one that the backup does not know is put in.
+        run_to_end(hardware.grow_disk(vm.disks.get(target="vda"), actor=owner, size_gib=12))
+        run_to_end(hardware.remove_disk(vm.disks.get(target="vdb"), actor=owner))
+        disk, job = hardware.add_disk(vm, actor=owner, size_gib=1)
+        run_to_end(job)
+        Disk.objects.filter(pk=disk.pk).update(target="vdc")
+        put(fake, vm, vdc=b"new")
+        before = volumes(fake)
+        fake.fail_next("define", UnknownVirtError("no"))
+        assert run_to_end(services.restore_over(backup, actor=owner)).state == Job.State.FAILED
+        assert held(fake, vm) == {"vda": b"ruined", "vdc": b"new"}
+        assert (volumes(fake), quotas.usage(team)[Resource.DISK_GIB]) == (before, 13)
+        job = run_to_end(services.restore_over(backup, actor=owner))
+        assert job.state == Job.State.SUCCEEDED, (job.error_code, job.step)
+        assert held(fake, vm) == {"vda": b"system", "vdb": b"data", "vdc": b"new"}
+        sizes = dict(vm.disks.values_list("target", "size_gib"))
+        assert sizes == {"vda": 12, "vdb": 3, "vdc": 1}
+        assert quotas.usage(team)[Resource.DISK_GIB] == 16
+        assert fake.volume("default", vm.disks.get(target="vda").volume).capacity_bytes == 12 * GIB
+        assert {d.target for d in fake.domain(vm.uuid).disks} >= {"vda", "vdb"}
+
+    def test_damaged_or_gone(self, vm: VM, fake: FakeHypervisor, owner: User) -> None:
+        vm = with_two_disks(vm, fake, owner)
+        backup = taken(vm, owner)
+        second = dict(backup.files)["vdb"].volume_name
+        fake._volume("default", second).content = b"rot"
+        assert run_to_end(services.restore_over(backup, actor=owner)).error_code == "backup.damaged"
+        fake.delete_volume("default", second)
+        job = run_to_end(services.restore_over(backup, actor=owner))
+        assert job.error_code == "backup.file_missing"
+        assert held(fake, vm) == {"vda": b"system", "vdb": b"data"}
+
+    def test_as_a_new_machine(
+        self, vm: VM, fake: FakeHypervisor, owner: User, browser: Callable[[User], Client]
+    ) -> None:
+        vm = with_two_disks(vm, fake, owner)
+        backup = taken(vm, owner)
+        made, job = services.restore_as_new(backup, actor=owner, name="again")
+        assert run_to_end(job).state == Job.State.SUCCEEDED, (job.error_code, job.step)
+        assert held(fake, made) == {"vda": b"system", "vdb": b"data"}
+        assert list(made.disks.values_list("size_gib", flat=True)) == [10, 3]
+        path = f"/machines/{vm.uuid}/backups/1/file/"
+        assert ranged(browser(owner), path) == (200, b"system")
+        assert ranged(browser(owner), f"{path}?disk=vdb") == (200, b"data")
+        assert browser(owner).get(f"{path}?disk=vdx").status_code == 404
+
+    def test_deleted_with_all_its_files(
+        self, vm: VM, fake: FakeHypervisor, owner: User, team: Team
+    ) -> None:
+        vm = with_two_disks(vm, fake, owner)
+        backup = taken(vm, owner)
+        names = {image.volume_name for _target, image in backup.files}
+        run_to_end(services.delete(backup, actor=owner))
+        assert not names & {v.name for v in fake.list_volumes("default")}
+        assert not Backup.objects.exists()
+        assert not Image.objects.filter(source="backup").exists()
+        assert quotas.usage(team)[Resource.BACKUPS_GIB] == 0
+
+    def test_what_fails_leaves_nothing(
+        self, vm: VM, fake: FakeHypervisor, owner: User, team: Team
+    ) -> None:
+        vm = with_two_disks(vm, fake, owner)
+        before = {v.name for v in fake.list_volumes("default")}
+        _backup, job = services.take(vm, actor=owner)
+        fake.fail_next("download_volume", NoSpace("full"))
+        assert run_to_end(job).error_code == "virt.no_space"
+        assert {v.name for v in fake.list_volumes("default")} == before
+        assert not Image.objects.filter(source="backup").exists()
+        assert quotas.usage(team)[Resource.BACKUPS_GIB] == 0
+
+
+class TestKeptDisks:
+    """A machine is deleted for good, and some of its disks stay."""
+
+    def test_one_of_two_by_the_api(
+        self,
+        vm: VM,
+        made: Made,
+        fake: FakeHypervisor,
+        owner: User,
+        team: Team,
+        api: Callable[..., Any],
+        browser: Callable[[User], Client],
+    ) -> None:
+        other = made(name="web-10", start=False)
+        vm = with_two_disks(vm, fake, owner)
+        assert api(owner).delete(f"/vms/{vm.uuid}?purge=true&keep=vdx").status_code == 404
+        answer = api(owner).delete(f"/vms/{vm.uuid}?purge=true&keep=vdb")
+        job = run_to_end(Job.objects.get(pk=answer.json()["job"]["id"]))
+        assert job.state == Job.State.SUCCEEDED, (job.error_code, job.step)
+        (backup,) = services.outliving(owner)
+        assert (backup.target, backup.has_system, backup.was_running) == ("vdb", False, False)
+        assert quotas.usage(team)[Resource.BACKUPS_GIB] == 3
+        # It has no system, so no machine is made of it; it becomes a disk of another.
+        path = f"/vms/{vm.uuid}/backups/1"
+        assert api(owner).post(f"{path}/restore", {"name": "x"}).status_code == 409
+        page = browser(owner).get("/machines/bin/").content.decode()
+        assert "for=attach" in page
+        assert "for=new" not in page
+        dialog = browser(owner).get(f"/machines/{vm.uuid}/backups/1/?for=attach").content.decode()
+        assert str(other.uuid) in dialog
+        answer = api(owner).post(f"{path}/attach", {"vm": str(other.uuid)})
+        job = run_to_end(Job.objects.get(pk=answer.json()["job"]["id"]))
+        assert job.state == Job.State.SUCCEEDED, (job.error_code, job.step)
+        assert held(fake, other)["vdb"] == b"data"
+        assert "vdb" in {disk.target for disk in fake.domain(other.uuid).disks}
+        assert quotas.usage(team)[Resource.DISK_GIB] == 13
+
+    def test_asked_for_each_on_the_machines_page(
+        self, vm: VM, fake: FakeHypervisor, owner: User, browser: Callable[[User], Client]
+    ) -> None:
+        vm = with_two_disks(vm, fake, owner)
+        vm.disks.filter(target="vdb").update(format="raw")
+        client = browser(owner)
+        dialog = client.get(f"/machines/{vm.uuid}/?part=confirm&verb=delete").content.decode()
+        assert 'name="keep" value="vda">' in dialog
+        assert 'name="keep" value="vdb" disabled>' in dialog
+        sent = {"purge": "1", "keep": ["vdb"]}
+        assert client.post(f"/machines/{vm.uuid}/delete/", sent).status_code == 409
+        client.post(f"/machines/{vm.uuid}/delete/", {"purge": "1", "keep": ["vda"]})
+        assert run_to_end(Job.objects.get(kind="vm.delete")).state == Job.State.SUCCEEDED
+        (backup,) = services.outliving(owner)
+        assert [target for target, _image in backup.files] == ["vda"]
+        assert backup.has_system
+
+    def test_a_disk_is_added_by_who_may(
+        self,
+        vm: VM,
+        made: Made,
+        fake: FakeHypervisor,
+        owner: User,
+        teammate: User,
+        outsider: User,
+        team: Team,
+        browser: Callable[[User], Client],
+    ) -> None:
+        backup = taken(vm, owner)
+        other = made(name="web-10", start=False)
+        with pytest.raises(NotFound):
+            services.attach(backup, actor=outsider, to=other)
+        with pytest.raises(Forbidden):
+            services.attach(backup, actor=teammate, to=other)
+        QuotaLimit.objects.create(scope="team", team=team, resource=Resource.DISK_GIB, hard=25)
+        with pytest.raises(QuotaExceeded):
+            services.attach(backup, actor=owner, to=other)
+        QuotaLimit.objects.all().delete()
+        elsewhere = Host.objects.create(name="beta", transport="local")
+        VM.objects.filter(pk=other.pk).update(host=elsewhere)
+        other.refresh_from_db()
+        with pytest.raises(Conflict, match="other_host"):
+            services.attach(backup, actor=owner, to=other)
+        VM.objects.filter(pk=other.pk).update(host=vm.host)
+        fake._volume("default", backup.image.volume_name).content = b"rot"
+        client = browser(owner)
+        client.post(f"/machines/{vm.uuid}/backups/1/attach/", {"machine": str(other.uuid)})
+        job = run_to_end(Job.objects.get(kind="vm.disk_from_backup"))
+        assert job.error_code == "backup.damaged"
+        assert other.disks.count() == 1
+        assert quotas.usage(team)[Resource.DISK_GIB] == 20
+
+
+class TestInAnotherPool:
+    @pytest.fixture
+    def place(self, vm: VM, fake: FakeHypervisor, admin: User) -> Pool:
+        assert vm.host is not None
+        fake.ensure_pool("vault", "/mnt/vault")
+        pool = Pool.objects.create(
+            host=vm.host, name="vault", uuid=uuid4(), kind="dir", path="/mnt/vault", active=True
+        )
+        host_services.set_backup_place(vm.host, pool, actor=admin)
+        vm.host.refresh_from_db()
+        return pool
+
+    def test_taken_restored_made_of_downloaded_and_deleted(
+        self,
+        vm: VM,
+        place: Pool,
+        fake: FakeHypervisor,
+        owner: User,
+        api: Callable[..., Any],
+        browser: Callable[[User], Client],
+    ) -> None:
+        write(fake, vm, b"precious")
+        backup = taken(vm, owner)
+        name = backup.image.volume_name
+        assert {volume.name for volume in fake.list_volumes("vault")} == {name}
+        shown = api(owner).get(f"/vms/{vm.uuid}/backups").json()["items"][0]
+        assert shown["place"] == "vault"
+        assert "/mnt/vault/" in commands.show_take(vm)[0]
+        write(fake, vm, b"ruined")
+        assert run_to_end(services.restore_over(backup, actor=owner)).state == "succeeded"
+        assert content(fake, vm.disks.get().volume) == b"precious"
+        made, job = services.restore_as_new(backup, actor=owner, name="again")
+        assert run_to_end(job).state == Job.State.SUCCEEDED, (job.error_code, job.step)
+        disk = made.disks.get()
+        assert disk.pool is not None
+        assert (disk.pool.name, content(fake, disk.volume)) == ("default", b"precious")
+        path = f"/machines/{vm.uuid}/backups/1/file/"
+        assert ranged(browser(owner), path) == (200, b"precious")
+        run_to_end(services.delete(backup, actor=owner))
+        assert fake.list_volumes("vault") == []
+
+    def test_one_that_is_off_is_said(self, vm: VM, place: Pool, owner: User) -> None:
+        Pool.objects.filter(pk=place.pk).update(active=False)
+        with pytest.raises(Conflict, match="backup_place"):
+            services.take(VM.objects.get(pk=vm.pk), actor=owner)
+
+    def test_of_a_running_one(
+        self, made: Made, place: Pool, fake: FakeHypervisor, owner: User
+    ) -> None:
+        vm = made(name="web-10")
+        backup = taken(vm, owner)
+        assert fake.volume("vault", backup.image.volume_name)
 
 
 class TestWhatStays:
@@ -496,7 +758,7 @@ class TestDownload:
         tag = {"If-Range": answer["ETag"]}
         assert ranged(client, path, "bytes=7-", **tag) == (206, whole[7:])
         assert ranged(client, path, "bytes=7-", **{"If-Range": '"another"'}) == (200, whole)
-        assert not downloads._open.total()
+        assert not list(downloads._taken)
 
     def test_by_who_may_and_written_down(
         self,
@@ -524,22 +786,36 @@ class TestDownload:
         fake._volume("default", vm.backups.get().image.volume_name).content = b"short"
         with pytest.raises(VirtError):
             ranged(browser(owner), path)
-        assert not downloads._open.total()
+        assert not list(downloads._taken)
 
     def test_refused(
         self, path: str, vm: VM, owner: User, browser: Callable[[User], Client]
     ) -> None:
         client = browser(owner)
-        downloads._open[owner.pk] = downloads.AT_ONCE_EACH
-        try:
-            assert client.get(path).status_code == 429
-        finally:
-            downloads._open.clear()
+        answers = [downloads.take_place(owner.pk) for _ in range(downloads.AT_ONCE_EACH)]
+        assert client.get(path).status_code == 429
+        answers.clear()
+        assert client.get(path).status_code == 200
         Host.objects.update(reach=Host.Reach.DOWN)
         assert client.get(path).status_code == 503
         Host.objects.update(reach=Host.Reach.UP)
         services.delete(vm.backups.get(), actor=owner)
         assert client.get(path).status_code == 409
+
+    def test_what_is_asked_for_together_does_not_all_pass(
+        self, path: str, owner: User, browser: Callable[[User], Client]
+    ) -> None:
+        """Each takes its place before it is read, and gives it back if it never is."""
+        client = browser(owner)
+        answers = [client.get(path) for _ in range(downloads.AT_ONCE_EACH)]
+        assert [answer.status_code for answer in answers] == [200, 200]
+        assert client.get(path).status_code == 429
+        answers.clear()
+        gc.collect()
+        assert client.get(path).status_code == 200
+        gc.collect()
+        assert client.get(path, headers={"Range": "bytes=9999999-"}).status_code == 416
+        assert not list(downloads._taken)
 
     def test_no_host_is_asked_before_the_first_byte_is_taken(
         self, path: str, fake: FakeHypervisor, owner: User, browser: Callable[[User], Client]

@@ -14,6 +14,7 @@ from pydantic import ConfigDict
 from accounts.apiauth import idempotent, let_in, user_auth
 from accounts.models import User
 from jobs.api import JobBrief, brief
+from vms import queries
 from vms.backups import downloads, services
 from vms.models import VM, Backup, BackupPlan
 
@@ -36,12 +37,29 @@ class PlanIn(Schema):
     keep_weekly: int = Field(0, description="and of so many weeks")
 
 
-class BackupOut(Schema):
-    number: int
-    state: str
+class AttachIn(Schema):
+    model_config = ConfigDict(extra="forbid")
+
+    vm: UUID = Field(description="the machine that gets the disk, on the backup's host")
+    disk: str = Field("", description="which of the backup's disks; empty: its only one")
+
+
+class BackupDiskOut(Schema):
+    disk: str = Field(description="its target in the machine: vda, vdb…")
     checksum: str
     size_bytes: int
     disk_gib: int
+
+
+class BackupOut(Schema):
+    number: int
+    state: str
+    checksum: str = Field(description="of the first of its disks")
+    size_bytes: int = Field(description="of its files together")
+    disk_gib: int = Field(description="of its disks together: what it counts in the quota")
+    disks: list[BackupDiskOut]
+    has_system: bool = Field(description="the machine's first disk is among them")
+    place: str = Field(description="the pool where it lies")
     scheduled: bool
     was_running: bool
     frozen: bool = Field(description="its file systems stood still when it was taken")
@@ -95,7 +113,8 @@ def list_outliving(request: HttpRequest) -> list[dict[str, Any]]:
 @router.get("/vms/{uuid}/backups", response=BackupsOut, summary="Its backups and their plan")
 def list_backups(request: HttpRequest, uuid: str) -> dict[str, Any]:
     vm = services.machine(_user(request), uuid)
-    rows = [_shown(row) for row in vm.backups.select_related("image")]
+    kept = vm.backups.select_related("image")
+    rows = [_shown(row) for row in services.with_files(kept)]
     return {"items": rows, "count": len(rows), "plan": _plan(vm)}
 
 
@@ -126,6 +145,23 @@ def restore_backup(
     return 202, {"job": brief(job), "vm": made.uuid}
 
 
+@router.post(
+    "/vms/{uuid}/backups/{int:number}/attach",
+    response={202: RestoredOut},
+    summary="Add a disk of a backup to a machine",
+)
+@idempotent
+def attach_disk(
+    request: HttpRequest, uuid: str, number: int, wanted: AttachIn
+) -> tuple[int, dict[str, Any]]:
+    """A copy of it, as a further disk of that machine."""
+    user = _user(request)
+    backup = services.find(services.machine(user, uuid), number)
+    to = queries.one(user, wanted.vm)
+    _disk, job = services.attach(backup, actor=user, to=to, target=wanted.disk)
+    return 202, {"job": brief(job), "vm": to.uuid}
+
+
 @router.delete(
     "/vms/{uuid}/backups/{int:number}", response={202: JobOut}, summary="Delete a backup"
 )
@@ -136,12 +172,12 @@ def delete_backup(request: HttpRequest, uuid: str, number: int) -> tuple[int, di
 
 
 @router.get("/vms/{uuid}/backups/{int:number}/file", summary="Download a backup")
-def backup_file(request: HttpRequest, uuid: str, number: int) -> HttpResponseBase:
-    """A qcow2 that stands on nothing. ``Range`` goes on with a download that broke; the ``ETag`` is
-    its SHA-256."""
+def backup_file(request: HttpRequest, uuid: str, number: int, disk: str = "") -> HttpResponseBase:
+    """Of one disk, the first unless ``disk`` says which: a qcow2 that stands on nothing. ``Range``
+    goes on with a download that broke; the ``ETag`` is its SHA-256."""
     user = _user(request)
     backup = services.find(services.machine(user, uuid), number)
-    return downloads.answer(request, backup, actor=user)
+    return downloads.answer(request, backup, actor=user, target=disk)
 
 
 @router.put("/vms/{uuid}/backups/plan", response=BackupsOut, summary="Back it up by the clock")
@@ -162,8 +198,19 @@ def _shown(backup: Backup) -> dict[str, Any]:
         "number": backup.number,
         "state": image.state,
         "checksum": image.checksum,
-        "size_bytes": image.file_size_bytes,
-        "disk_gib": image.min_disk_gib,
+        "size_bytes": backup.file_size_bytes,
+        "disk_gib": backup.size_gib,
+        "disks": [
+            {
+                "disk": target,
+                "checksum": kept.checksum,
+                "size_bytes": kept.file_size_bytes,
+                "disk_gib": kept.min_disk_gib,
+            }
+            for target, kept in backup.files
+        ],
+        "has_system": backup.has_system,
+        "place": services.place_name(backup),
         "scheduled": backup.scheduled,
         "was_running": backup.was_running,
         "frozen": backup.frozen,

@@ -1,18 +1,21 @@
 """A backup's file, from its host to who downloads it.
 
-Whether they may is read from the database. The bytes are read from the host by threads of their
-own, a piece at a time as the browser takes them: no page waits for a host, nothing is kept here.
+Whether they may is read from the database. The bytes are the one thing that a page reads from a
+host: by threads of their own, on connections of their own, a piece at a time as the browser takes
+them, and never more downloads at once than there are places. No other page waits for them, and
+nothing is kept here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
-from collections import Counter
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from channels.db import database_sync_to_async
 from django.http import HttpRequest
@@ -26,6 +29,7 @@ from hosts import connections
 from hosts.models import Host
 from hosts.virt.errors import VirtError
 from vms import downloads
+from vms.backups import services
 from vms.models import VM, Backup, Image, ImageCopy
 
 if TYPE_CHECKING:
@@ -40,13 +44,47 @@ ASK_AGAIN_S = 15.0  # whether they still may
 IDLE_S = 120.0
 
 _threads = ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="backup-download")
-_open: Counter[int] = Counter()  # user id -> downloads under way
 
 
-def answer(request: HttpRequest, backup: Backup, *, actor: User) -> HttpResponseBase:
-    """All of it, or a range. Raises NotFound, Forbidden, Conflict, TooMany, Unavailable."""
-    vm, image = backup.vm, backup.image
+class Place:
+    """One download's. It counts until ``leave``, or until nobody holds it any more: an answer that
+    was given up before anybody read of it is not told of its end."""
+
+    def __init__(self, user_id: int) -> None:
+        self.user_id = user_id
+
+    def leave(self) -> None:
+        """Idempotent."""
+        with _taking:
+            _taken.discard(self)
+
+
+_taken: WeakSet[Place] = WeakSet()
+_taking = threading.Lock()
+
+
+def take_place(user_id: int) -> Place:
+    """Before the answer begins, so that requests that come together do not all pass. Raises
+    TooMany."""
+    with _taking:
+        users = [place.user_id for place in _taken]
+        if len(users) >= AT_ONCE or users.count(user_id) >= AT_ONCE_EACH:
+            raise TooMany("backup.downloads", limit=AT_ONCE_EACH)
+        place = Place(user_id)
+        _taken.add(place)
+    return place
+
+
+def answer(
+    request: HttpRequest, backup: Backup, *, actor: User, target: str = ""
+) -> HttpResponseBase:
+    """Of the disk ``target`` ("": the first) all of it, or a range.
+
+    Raises NotFound, Forbidden, Conflict, TooMany, Unavailable."""
+    vm = backup.vm
     policy.require(actor, Action.EDIT, vm)
+    target = target or backup.target
+    image = services.file_of(backup, target)
     if image.state != Image.State.READY:
         raise Conflict("backup.not_ready", number=backup.number)
     copy = ImageCopy.objects.select_related("pool__host", "image").filter(image=image).first()
@@ -54,29 +92,41 @@ def answer(request: HttpRequest, backup: Backup, *, actor: User) -> HttpResponse
         raise Conflict("backup.not_ready", number=backup.number)
     if copy.pool.host.reach == Host.Reach.DOWN:
         raise Unavailable("vm.why.host_down", host=copy.pool.host.name)
-    if sum(_open.values()) >= AT_ONCE or _open[actor.pk] >= AT_ONCE_EACH:
-        raise TooMany("backup.downloads", limit=AT_ONCE_EACH)
-    response = downloads.stream(
-        request,
-        image.file_size_bytes,
-        lambda start, end: _pieces(copy, vm, actor, start, end),
-        content_type="application/x-qemu-disk",
-        name=f"{vm.name}-backup-{backup.number}.qcow2",
-        tag=image.checksum,
-    )
-    if response.streaming:
-        about = {"backup": backup.number, "range": request.headers.get("Range", "")[:64]}
-        audit.record(actor, "vm.download_backup", vm, after=about, team_id=vm.team_id)
+    place = take_place(actor.pk)
+    try:
+        response = downloads.stream(
+            request,
+            image.file_size_bytes,
+            lambda start, end: _pieces(copy, vm, place, start, end),
+            content_type="application/x-qemu-disk",
+            name=f"{vm.name}-backup-{backup.number}{_suffix(backup, target)}.qcow2",
+            tag=image.checksum,
+        )
+        if response.streaming:
+            about = {
+                "backup": backup.number,
+                "disk": target,
+                "range": request.headers.get("Range", "")[:64],
+            }
+            audit.record(actor, "vm.download_backup", vm, after=about, team_id=vm.team_id)
+    except BaseException:
+        place.leave()
+        raise
+    if not response.streaming:
+        place.leave()
     return response
 
 
+def _suffix(backup: Backup, target: str) -> str:
+    return f"-{target}" if len(backup.files) > 1 else ""
+
+
 async def _pieces(
-    copy: ImageCopy, vm: VM, actor: User, start: int, end: int
+    copy: ImageCopy, vm: VM, place: Place, start: int, end: int
 ) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
     reader: VolumeReader | None = None
     letting_go: asyncio.TimerHandle | None = None
-    _open[actor.pk] += 1
     try:
         reader = await loop.run_in_executor(_threads, _begin, copy, start)
         asked_at = time.monotonic()
@@ -85,7 +135,7 @@ async def _pieces(
             if not piece:
                 raise VirtError(f"{copy.image.volume_name} ends {end - start} bytes too early")
             if time.monotonic() - asked_at > ASK_AGAIN_S:
-                if not await _may_still(vm, actor):
+                if not await _may_still(vm, place.user_id):
                     return
                 asked_at = time.monotonic()
             letting_go = loop.call_later(IDLE_S, _threads.submit, reader.close)
@@ -97,7 +147,7 @@ async def _pieces(
         log.warning("download of %s ended early: %s (%s)", copy.image.uuid, error.raw, error.ref)
         raise
     finally:
-        _open[actor.pk] -= 1
+        place.leave()
         if letting_go is not None:
             letting_go.cancel()
         if reader is not None:
@@ -115,7 +165,7 @@ def _begin(copy: ImageCopy, start: int) -> VolumeReader:
 
 
 @database_sync_to_async
-def _may_still(vm: VM, actor: User) -> bool:
-    user = User.objects.filter(pk=actor.pk, is_active=True).first()
+def _may_still(vm: VM, user_id: int) -> bool:
+    user = User.objects.filter(pk=user_id, is_active=True).first()
     row = VM.objects.filter(pk=vm.pk).first()
     return user is not None and row is not None and policy.can(user, Action.EDIT, row)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.db import transaction
@@ -20,13 +20,20 @@ from jobs import services as job_services
 from jobs.models import Job
 from vms import knobs, provisioning, queries, state, timeline
 from vms.backups import retention
+from vms.hardware import requests as hardware
+from vms.knobs import DiskWish, Wish
 from vms.lifecycle import active_job
-from vms.models import VM, Backup, BackupPlan, Disk, Image, ImageCopy
+from vms.models import VM, Backup, BackupDisk, BackupPlan, Disk, Image, ImageCopy
 from vms.provisioning.validation import GIB
 from vms.snapshots import rules
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from django.db.models import QuerySet
+
     from accounts.models import User
+    from hosts.models import Pool
 
 log = logging.getLogger(__name__)
 
@@ -37,16 +44,17 @@ DAILY, WEEKLY = 1, 7
 # A round that could not be begun (the machine is busy, its host away) is tried again then.
 AGAIN_AFTER = timedelta(minutes=30)
 ROUNDS_AT_ONCE = 20
+ATTACHABLE_MOST = 500  # machines that a dialog offers
 
 
 def why_not_take(vm: VM, active: Job | None) -> str | None:
     """The code of why it cannot be backed up now; running or not makes no difference."""
-    return rules.why_not(vm, active) or _why_not_disks(vm)
+    return rules.why_not(vm, active) or _why_not_disks(list(vm.disks.all())) or _why_not_place(vm)
 
 
 def why_not_restore(vm: VM, active: Job | None) -> str | None:
     """The code of why a backup cannot be put over the machine now."""
-    if code := why_not_take(vm, active):
+    if code := rules.why_not(vm, active):
         return code
     if rules.is_on(vm):
         return "vm.why.backup_on"
@@ -64,7 +72,8 @@ def take(vm: VM, *, actor: User | None, scheduled: bool = False) -> tuple[Backup
         row = _locked(vm)
         if code := why_not_take(row, active_job(row)):
             raise Conflict(code, name=row.name, host=row.host.name if row.host else "")
-        backup = _write(row, actor, scheduled=scheduled)
+        disks = list(row.disks.select_related("pool"))
+        backup = _write(row, disks, actor, scheduled=scheduled, was_running=rules.is_on(row))
         job = job_services.enqueue(
             TAKE,
             actor=actor,
@@ -82,25 +91,36 @@ def take(vm: VM, *, actor: User | None, scheduled: bool = False) -> tuple[Backup
     return backup, job
 
 
-def why_not_keep(vm: VM) -> str | None:
-    """The code of why its disk cannot be kept as a backup when it is deleted for good."""
+def why_not_keep(vm: VM, disk: Disk) -> str | None:
+    """The code of why this disk cannot be kept as a backup when its machine is deleted for good."""
     if vm.observed in (VM.Observed.MISSING, VM.Observed.UNKNOWN):
         return f"vm.why.{vm.observed}"
-    return _why_not_disks(vm)
+    return "vm.why.backup_disk" if disk.format != "qcow2" else _why_not_place(vm)
 
 
-def write_last(vm: VM, *, actor: User) -> dict[str, int]:
-    """The rows of the backup that its deletion takes first; what its job is to be told. In the
-    caller's transaction, with the team's row locked. Raises Conflict, QuotaExceeded."""
-    if code := why_not_keep(vm):
-        raise Conflict(code, name=vm.name)
-    return {"backup": _write(vm, actor, scheduled=False).pk}
+def write_last(vm: VM, targets: Iterable[str], *, actor: User) -> dict[str, int]:
+    """The rows of the backup of these disks that its deletion takes first; what its job is to be
+    told. In the caller's transaction, with the team's row locked.
+
+    Raises Conflict, NotFound (a disk that it does not have), QuotaExceeded."""
+    wanted, disks = set(targets), list(vm.disks.select_related("pool"))
+    if not wanted <= {disk.target for disk in disks}:
+        raise NotFound("hardware.disk_unknown")
+    kept = [disk for disk in disks if disk.target in wanted]
+    for disk in kept:
+        if code := why_not_keep(vm, disk):
+            raise Conflict(code, name=vm.name, host=vm.host.name if vm.host else "")
+    if not kept:
+        return {}
+    return {"backup": _write(vm, kept, actor, scheduled=False, was_running=False).pk}
 
 
 def restore_over(backup: Backup, *, actor: User) -> Job:
-    """The machine's disk becomes that of the backup; what it holds now is lost.
+    """The machine's disks become those of the backup; what they hold now is lost. One that was
+    taken out since comes back, one that was added since stays as it is. None gets smaller.
 
-    Raises NotFound, Forbidden, Conflict (``vm.why.*``, ``backup.not_ready``), Busy."""
+    Raises NotFound, Forbidden, Conflict (``vm.why.*``, ``backup.not_ready``), Busy,
+    QuotaExceeded."""
     vm = backup.vm
     policy.require(actor, Action.DELETE, vm)  # what is there now is lost
     with transaction.atomic():
@@ -108,13 +128,15 @@ def restore_over(backup: Backup, *, actor: User) -> Job:
         row = _locked(vm)
         if code := why_not_restore(row, active_job(row)):
             raise Conflict(code, name=row.name, host=row.host.name if row.host else "")
-        kept, disk = _ready(backup), row.disks.all()[0]
+        kept = _ready(backup)
+        swaps, more_gib = _swaps(row, kept)
+        quotas.allocate(row, {Resource.DISK_GIB: more_gib})
         job = job_services.enqueue(
             RESTORE,
             actor=actor,
             vm=row,
             target_name=row.name,
-            params={"backup": kept.pk, "target": disk.target, "was": disk.volume},
+            params={"backup": kept.pk, "disks": swaps},
             queue="bulk",
         )
         audit.record(
@@ -128,13 +150,16 @@ def restore_over(backup: Backup, *, actor: User) -> Job:
 def restore_as_new(
     backup: Backup, *, actor: User, name: str, start: bool = False
 ) -> tuple[VM, Job]:
-    """A machine of the same team and size, with an identity of its own, from the backup's disk.
+    """A machine of the same team and size, with an identity of its own, from the backup's disks.
 
-    Raises as ``provisioning.request_vm``."""
+    Raises as ``provisioning.request_vm``, and Conflict (``backup.no_system``)."""
     vm = backup.vm
     policy.require(actor, Action.EDIT, vm)
     kept = _ready(backup)
+    if not kept.has_system:
+        raise Conflict("backup.no_system", number=kept.number)
     nics = list(vm.nics.all())
+    more = tuple(DiskWish(size_gib=image.min_disk_gib) for _target, image in kept.files[1:])
     made = provisioning.request_vm(
         actor=actor,
         team=vm.team,
@@ -147,9 +172,62 @@ def restore_as_new(
         copy=VM.Copy.FULL,
         start=start,
         image_allowed=True,
+        wish=Wish(disks=more),
     )
     timeline.record(made[0], "backup.made_from", actor=actor, name=vm.name, number=kept.number)
     return made
+
+
+def attach(backup: Backup, *, actor: User, to: VM, target: str = "") -> tuple[Disk, Job]:
+    """A copy of one of its disks becomes a further disk of a machine on the same host. ``target``
+    "": of its only one.
+
+    Raises NotFound, Forbidden, Conflict (``backup.other_host``, ...), Busy, QuotaExceeded."""
+    policy.require(actor, Action.EDIT, backup.vm)
+    image = file_of(_ready(backup), target)
+    place = place_of(image)
+    if place is None or to.host_id != place.host_id:
+        host = place.host.name if place else ""
+        raise Conflict("backup.other_host", name=to.name, host=host)
+    return hardware.add_copy(to, actor=actor, image=image, backup_id=backup.pk)
+
+
+def attachable(backup: Backup, user: User) -> list[VM]:
+    """The machines that its disks may be added to: on its host, and ``user`` may change them."""
+    place = place_of(backup.image)
+    if place is None:
+        return []
+    door = policy.door(user)
+    rows = VM.objects.visible_to(user).in_use().filter(host=place.host_id)
+    related = rows.select_related("owner", "team").order_by("name")[:ATTACHABLE_MOST]
+    return [vm for vm in related if door.can(Action.EDIT, vm)]
+
+
+def with_files(rows: QuerySet[Backup, Backup]) -> list[Backup]:
+    """With all that lists show, by a bounded number of queries."""
+    return list(rows.prefetch_related("more__image", "image__copies__pool"))
+
+
+def place_name(backup: Backup) -> str:
+    """Of the pool where it lies, of a row that ``with_files`` has read."""
+    return next((copy.pool.name for copy in backup.image.copies.all()), "")
+
+
+def place_of(image: Image) -> Pool | None:
+    """Where a backup's file lies."""
+    copy = ImageCopy.objects.select_related("pool__host").filter(image=image).first()
+    return copy.pool if copy else None
+
+
+def file_of(backup: Backup, target: str) -> Image:
+    """One of its disks; "": its only one. NotFound."""
+    files = backup.files
+    if not target and len(files) == 1:
+        return files[0][1]
+    found = next((image for name, image in files if name == target), None)
+    if found is None:
+        raise NotFound("hardware.disk_unknown")
+    return found
 
 
 def delete(backup: Backup, *, actor: User | None) -> Job:
@@ -163,14 +241,15 @@ def delete(backup: Backup, *, actor: User | None) -> Job:
             raise Conflict("image.busy", name=image.name)
         if _is_read(backup):
             raise Conflict("backup.in_use", number=backup.number)
-        Image.objects.filter(pk=image.pk).update(state=Image.State.RETIRED)
+        ids = [kept.pk for _target, kept in backup.files]
+        Image.objects.filter(pk__in=ids).update(state=Image.State.RETIRED)
         job = job_services.enqueue(
             DELETE,
             actor=actor,
             image=image,
             team=backup.vm.team,
             target_name=image.name,
-            params={"image": image.pk},
+            params={"image": image.pk, "more": ids[1:]},
         )
         audit.record(
             actor,
@@ -257,12 +336,13 @@ def outliving(user: User) -> list[Backup]:
         teams = user.memberships.values("team")
         rows = rows.filter(Q(vm__owner=user) | Q(vm__team__in=teams))
     related = rows.select_related("image", "vm__team", "vm__owner", "vm__host", "created_by")
-    return list(related.order_by("-created_at", "-pk"))
+    return with_files(related.order_by("-created_at", "-pk"))
 
 
 def find(vm: VM, number: int) -> Backup:
     """One of a machine that the person may see already."""
-    row = vm.backups.select_related("image", "vm__team", "vm__host").filter(number=number).first()
+    rows = vm.backups.select_related("image", "vm__team", "vm__host").filter(number=number)
+    row = rows.prefetch_related("more__image").first()
     if row is None:
         raise NotFound("backup.not_found")
     return row
@@ -292,7 +372,7 @@ def forget_old(vm: VM) -> None:
     if found is None:
         return
     made = vm.backups.filter(scheduled=True, image__state=Image.State.READY)
-    rows = list(made.select_related("image", "vm__team"))
+    rows = list(made.select_related("image", "vm__team").prefetch_related("more__image"))
     kept = retention.to_keep(
         [(row.number, row.created_at) for row in rows],
         last=found.keep,
@@ -319,11 +399,21 @@ def subjects(vm: VM) -> list[str]:
 
 
 def forget(image: Image) -> None:
-    """Its file is gone, or never came to be. In the caller's transaction; the rows go with it."""
+    """One of its files is gone, or never came to be. In the caller's transaction; with the last one
+    the backup's rows go, and what it took of the quota."""
+    if BackupDisk.objects.filter(image=image).delete()[0]:
+        return
     backup = Backup.objects.filter(image=image).first()
-    if backup is not None:
+    if backup is None:
+        return
+    following = backup.more.select_related("image").first()
+    if following is None:
         quotas.release_subject(subject(backup))
         backup.delete()
+        return
+    kept, target = following.image, following.target
+    following.delete()
+    Backup.objects.filter(pk=backup.pk).update(image=kept, target=target)
 
 
 def register() -> None:
@@ -333,9 +423,27 @@ def register() -> None:
 # --- inside --------------------------------------------------------------------------------------
 
 
-def _why_not_disks(vm: VM) -> str | None:
-    disks = list(vm.disks.all())
-    return None if len(disks) == 1 and disks[0].format == "qcow2" else "vm.why.backup_disks"
+def _why_not_disks(disks: list[Disk]) -> str | None:
+    whole = disks and all(disk.format == "qcow2" for disk in disks)
+    return None if whole else "vm.why.backup_disks"
+
+
+def _why_not_place(vm: VM) -> str | None:
+    chosen = vm.host.backup_pool if vm.host else None
+    return "vm.why.backup_place" if chosen is not None and not chosen.active else None
+
+
+def _swaps(vm: VM, backup: Backup) -> tuple[list[dict[str, Any]], int]:
+    """What takes the place of which disk (``vms.replacing``), and by how many GiB they grow."""
+    disks = {disk.target: disk for disk in vm.disks.all()}
+    swaps, more_gib = [], 0
+    for target, image in backup.files:
+        disk = disks.get(target)
+        has_gib = disk.size_gib if disk else 0
+        size_gib = max(has_gib, image.min_disk_gib)
+        more_gib += size_gib - has_gib
+        swaps.append({"target": target, "was": disk.volume if disk else "", "size_gib": size_gib})
+    return swaps, more_gib
 
 
 def _locked(vm: VM) -> VM:
@@ -346,28 +454,60 @@ def _locked(vm: VM) -> VM:
 
 
 def _ready(backup: Backup) -> Backup:
-    row = Backup.objects.select_related("image", "vm__team").get(pk=backup.pk)
+    rows = Backup.objects.select_related("image", "vm__team").prefetch_related("more__image")
+    row = rows.get(pk=backup.pk)
     if row.image.state != Image.State.READY:
         raise Conflict("backup.not_ready", number=row.number)
     return row
 
 
 def _is_read(backup: Backup) -> bool:
-    """Whether a machine is being restored from it."""
-    over = Job.objects.active().filter(kind=RESTORE, params__backup=backup.pk)
+    """Whether a machine, or a disk of one, is being made from it."""
+    over = Job.objects.active().filter(
+        kind__in=[RESTORE, hardware.DISK_FROM_BACKUP], params__backup=backup.pk
+    )
     making = Job.objects.active().filter(kind="vm.create", vm__image=backup.image_id)
     return over.exists() or making.exists()
 
 
-def _write(vm: VM, actor: User | None, *, scheduled: bool) -> Backup:
-    disk: Disk = vm.disks.select_related("pool")[0]
-    if disk.pool is None:
-        raise Conflict("vm.why.unknown")
+def _write(
+    vm: VM, disks: list[Disk], actor: User | None, *, scheduled: bool, was_running: bool
+) -> Backup:
+    """The rows of a backup of these disks, the first among them first."""
     newest = vm.backups.order_by("-number").first()
     number = newest.number + 1 if newest else 1
+    images = [_write_file(vm, disk, number, actor) for disk in disks]
+    first = vm.disks.all()[0]
+    backup = Backup.objects.create(
+        vm=vm,
+        image=images[0],
+        target=disks[0].target,
+        has_system=disks[0].target == first.target,
+        number=number,
+        scheduled=scheduled,
+        was_running=was_running,
+        created_by=actor,
+    )
+    for disk, image in zip(disks[1:], images[1:], strict=True):
+        BackupDisk.objects.create(backup=backup, image=image, target=disk.target)
+    quotas.allocate_for(
+        subject(backup),
+        {Resource.BACKUPS_GIB: sum(disk.size_gib for disk in disks)},
+        team=vm.team,
+        user=actor or vm.owner,
+    )
+    return backup
+
+
+def _write_file(vm: VM, disk: Disk, number: int, actor: User | None) -> Image:
+    """Of one disk: the image, and where it will lie."""
+    chosen = vm.host.backup_pool if vm.host else None
+    pool = chosen or disk.pool
+    if pool is None:
+        raise Conflict("vm.why.unknown")
     source = vm.image
     image = Image.objects.create(
-        name=f"backup {number} of {vm.uuid!s}"[:64],
+        name=f"backup {number} {disk.target} of {vm.uuid!s}"[:64],
         source=Image.Source.BACKUP,
         state=Image.State.NEW,
         format="qcow2",
@@ -382,19 +522,5 @@ def _write(vm: VM, actor: User | None, *, scheduled: bool) -> Backup:
         has_cloud_init=source.has_cloud_init if source else True,
         created_by=actor,
     )
-    ImageCopy.objects.create(image=image, pool=disk.pool, state=ImageCopy.State.COPYING)
-    backup = Backup.objects.create(
-        vm=vm,
-        image=image,
-        number=number,
-        scheduled=scheduled,
-        was_running=rules.is_on(vm),
-        created_by=actor,
-    )
-    quotas.allocate_for(
-        subject(backup),
-        {Resource.BACKUPS_GIB: disk.size_gib},
-        team=vm.team,
-        user=actor or vm.owner,
-    )
-    return backup
+    ImageCopy.objects.create(image=image, pool=pool, state=ImageCopy.State.COPYING)
+    return image

@@ -16,7 +16,7 @@ from jobs import services as job_services
 from vms import state, timeline
 from vms.hardware import rules
 from vms.lifecycle import active_job
-from vms.models import VM, Disk, Nic
+from vms.models import VM, Disk, Image, Nic
 from vms.provisioning.request import free_mac
 from vms.provisioning.validation import (
     DISK_GIB_MAX,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 Why = Callable[[VM, "Job | None"], "str | None"]
 RESIZE, BOOT, AUTOSTART = "vm.resize", "vm.boot_order", "vm.autostart"
 DISK_ADD, DISK_GROW, DISK_REMOVE = "vm.disk_add", "vm.disk_grow", "vm.disk_remove"
+DISK_FROM_BACKUP = "vm.disk_from_backup"
 NIC_ADD, NIC_CHANGE, NIC_REMOVE = "vm.nic_add", "vm.nic_change", "vm.nic_remove"
 RESTART = "vm.restart"
 
@@ -126,23 +127,22 @@ def add_disk(vm: VM, *, actor: User, size_gib: int) -> tuple[Disk, Job]:
     policy.require(actor, Action.EDIT, vm)
     with transaction.atomic():
         row = _locked(vm, rules.why_not_disks)
-        first = row.disks.select_related("pool").order_by("id").first()
-        target = rules.free_target(row)
-        if not target or first is None or row.disks.count() >= rules.DISKS_MAX:
-            raise Conflict("hardware.disks_many", limit=rules.DISKS_MAX)
-        _check_disk(size_gib, least=1)
-        _check_pool(first, size_gib)
-        quotas.allocate(row, {Resource.DISK_GIB: size_gib})
-        disk = Disk.objects.create(
-            vm=row,
-            pool=first.pool,
-            volume=f"kvmweb-{row.uuid}-{target}.qcow2",
-            target=target,
-            size_gib=size_gib,
-            format="qcow2",
-        )
-        after = {"disk": target, "size_gib": size_gib}
+        disk = _insert_disk(row, size_gib)
+        after = {"disk": disk.target, "size_gib": size_gib}
         job = _enqueue(DISK_ADD, row, actor, before={}, after=after, params={"disk": disk.pk})
+    return disk, job
+
+
+def add_copy(vm: VM, *, actor: User, image: Image, backup_id: int) -> tuple[Disk, Job]:
+    """A copy of a backup's disk beside the others. The caller has asked whether the person may have
+    the backup, and whether it lies on the machine's host."""
+    policy.require(actor, Action.EDIT, vm)
+    with transaction.atomic():
+        row = _locked(vm, rules.why_not_disks)
+        disk = _insert_disk(row, image.min_disk_gib)
+        params = {"disk": disk.pk, "image": image.pk, "backup": backup_id}
+        after = {"disk": disk.target, "size_gib": disk.size_gib}
+        job = _enqueue(DISK_FROM_BACKUP, row, actor, before={}, after=after, params=params)
     return disk, job
 
 
@@ -280,6 +280,25 @@ def _check_network(vm: VM, network: str) -> None:
     if network not in usable_networks() or not here:
         code = "vm.network_unknown"
         raise Invalid(code, fields={"network": code}, name=network[:64])
+
+
+def _insert_disk(row: VM, size_gib: int) -> Disk:
+    """The row of a further disk, counted."""
+    first = row.disks.select_related("pool").order_by("id").first()
+    target = rules.free_target(row)
+    if not target or first is None or row.disks.count() >= rules.DISKS_MAX:
+        raise Conflict("hardware.disks_many", limit=rules.DISKS_MAX)
+    _check_disk(size_gib, least=1)
+    _check_pool(first, size_gib)
+    quotas.allocate(row, {Resource.DISK_GIB: size_gib})
+    return Disk.objects.create(
+        vm=row,
+        pool=first.pool,
+        volume=f"kvmweb-{row.uuid}-{target}.qcow2",
+        target=target,
+        size_gib=size_gib,
+        format="qcow2",
+    )
 
 
 # --- inside --------------------------------------------------------------------------------------

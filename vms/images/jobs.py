@@ -307,7 +307,9 @@ def _copy_rows(job: Job) -> QuerySet[ImageCopy, ImageCopy]:
 
 def delete_copies(ctx: JobContext) -> None:
     """From every host; one that is away is waited for."""
-    rows = ImageCopy.objects.filter(image=ctx.params["image"]).select_related("pool__host", "image")
+    rows = ImageCopy.objects.filter(image__in=_doomed(ctx.job)).select_related(
+        "pool__host", "image"
+    )
     away = ""
     for row in rows:
         ctx.checkpoint()
@@ -325,20 +327,22 @@ def delete_copies(ctx: JobContext) -> None:
 
 
 def delete_file(ctx: JobContext) -> None:
-    image = Image.objects.filter(pk=ctx.params["image"]).first()
-    if image is not None:
+    for image in Image.objects.filter(pk__in=_doomed(ctx.job)):
         files.remove(image)
 
 
 def deleted(job: Job) -> None:
-    image = Image.objects.filter(pk=job.params["image"]).first()
-    if image is None:
-        return
-    services.announce(image)
-    if not services.forget(image):  # a machine was asked for while the job was waiting
-        Image.objects.filter(pk=image.pk).update(
-            state=Image.State.FAILED, error_code="image.file_missing", error_params={}
-        )
+    for image in Image.objects.filter(pk__in=_doomed(job)):
+        services.announce(image)
+        if not services.forget(image):  # a machine was asked for while the job was waiting
+            Image.objects.filter(pk=image.pk).update(
+                state=Image.State.FAILED, error_code="image.file_missing", error_params={}
+            )
+
+
+def _doomed(job: Job) -> list[int]:
+    """Those that go with it: a backup has an image of each disk."""
+    return [job.params["image"], *job.params.get("more", [])]
 
 
 # --- inside --------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from jobs.registry import JobKind, StepSpec
 from vms import flattening, power, replacing
 from vms.backups import services as backups
 from vms.backups import steps as backup_steps
+from vms.hardware import requests as hardware
+from vms.hardware import steps as hardware_steps
 from vms.jobs import deadlines
 from vms.machine_templates import services as machine_templates
 from vms.machine_templates import steps as template_steps
@@ -92,7 +94,38 @@ BACKUPS = (
         queue="bulk",
         deadline=deadlines.COPY,
         on_success=backup_steps.restored,
-        on_failure=power.failed,
+        on_failure=backup_steps.not_restored,
+    ),
+    JobKind(
+        kind=hardware.DISK_FROM_BACKUP,
+        label=_("Add disk from a backup"),
+        verb="changing",
+        steps=(
+            StepSpec(
+                key="verify",
+                label=_("Checking the checksum"),
+                do=backup_steps.verify_disk,
+                weight=3,
+            ),
+            StepSpec(
+                key="copy",
+                label=_("Copying the disk"),
+                do=backup_steps.copy_to_disk,
+                undo=hardware_steps.drop_volume,
+                slot="copy",
+                weight=8,
+            ),
+            StepSpec(
+                key="plug",
+                label=_("Plugging it in"),
+                do=hardware_steps.plug_disk,
+                undo=hardware_steps.unplug_disk,
+            ),
+        ),
+        queue="bulk",
+        deadline=deadlines.COPY,
+        on_success=hardware_steps.succeeded,
+        on_failure=hardware_steps.disk_added_not,
     ),
 )
 

@@ -25,7 +25,7 @@ DELETE = JobKind(
         StepSpec(key="stop", label=_("Switching off"), do=deletion.stop),
         StepSpec(
             key="keep",
-            label=_("Keeping its disk as a backup"),
+            label=_("Keeping disks as a backup"),
             do=backup_steps.copy,
             undo=backup_steps.drop,
             slot="copy",

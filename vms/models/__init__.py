@@ -20,6 +20,7 @@ from vms.models.images import (
 from vms.models.machines import (
     VM,
     Backup,
+    BackupDisk,
     BackupPlan,
     Batch,
     BatchQuerySet,
@@ -40,6 +41,7 @@ from vms.models.machines import (
 __all__ = [
     "VM",
     "Backup",
+    "BackupDisk",
     "BackupPlan",
     "Batch",
     "BatchQuerySet",

@@ -315,10 +315,14 @@ class Snapshot(models.Model):
 
 
 class Backup(models.Model):
-    """A whole copy of a machine's disk: an ``Image`` with its one file on the machine's host."""
+    """A whole copy of a machine's disks, all as of one moment: each is an ``Image`` with its one
+    file on the machine's host. The first is here, those beyond it are ``BackupDisk``."""
 
     vm = models.ForeignKey(VM, on_delete=models.CASCADE, related_name="backups")
     image = models.OneToOneField(Image, on_delete=models.CASCADE, related_name="backup")
+    target = models.CharField(max_length=8, default="vda")  # the disk that ``image`` is of
+    # False: only disks beside the one with the system were kept of a machine that was deleted.
+    has_system = models.BooleanField(default=True)
     number = models.PositiveIntegerField()
     scheduled = models.BooleanField(default=False)  # by its plan, which also deletes it
     was_running = models.BooleanField(default=False)
@@ -330,6 +334,34 @@ class Backup(models.Model):
         ordering = ["-number"]
         constraints = [
             models.UniqueConstraint(fields=["vm", "number"], name="backup_number_once_per_vm")
+        ]
+
+    @property
+    def files(self) -> list[tuple[str, Image]]:
+        """(target, image) of each disk, in the order of the machine's disks."""
+        return [(self.target, self.image), *((row.target, row.image) for row in self.more.all())]
+
+    @property
+    def size_gib(self) -> int:
+        """Of its disks together: what it counts in the quota."""
+        return sum(image.min_disk_gib for _target, image in self.files)
+
+    @property
+    def file_size_bytes(self) -> int:
+        return sum(image.file_size_bytes for _target, image in self.files)
+
+
+class BackupDisk(models.Model):
+    """A disk of a backup beyond its first."""
+
+    backup = models.ForeignKey(Backup, on_delete=models.CASCADE, related_name="more")
+    image = models.OneToOneField(Image, on_delete=models.CASCADE, related_name="backup_disk")
+    target = models.CharField(max_length=8)
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["backup", "target"], name="backup_disk_once")
         ]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from django.utils import timezone
 
@@ -62,7 +62,7 @@ def place(ctx: JobContext) -> None:
             vm=vm,
             only=copy.pool.host if copy else None,
         )
-        if copy is not None:
+        if copy is not None and copy.image.source == Image.Source.TEMPLATE:
             vm.disks.update(pool=copy.pool)  # beside what it stands on
     if vm.host is not None and ctx.job.host_id != vm.host.pk:
         ctx.set_host(vm.host)
@@ -78,11 +78,12 @@ def bring_image(ctx: JobContext) -> None:
         bring(ctx, disc.image, pool)
     if vm.image is None:
         return
-    bring(ctx, vm.image, pool)
-    if vm.image.source == Image.Source.BACKUP:
+    if _is_backup(vm.image):
         from vms.backups import steps as backups
 
-        backups.compare(ctx, at_host.hypervisor(vm), vm.image)
+        backups.compare_all(ctx, at_host.hypervisor(vm), vm.image.backup)
+    else:
+        bring(ctx, vm.image, pool)
 
 
 def bring(ctx: JobContext, image: Image, pool: Pool) -> None:
@@ -119,19 +120,25 @@ def make_disk(ctx: JobContext) -> None:
 
 
 def make_more_disks(ctx: JobContext) -> None:
-    """Those beyond the first: empty."""
+    """Those beyond the first, or beyond those of the backup that it is made from: empty."""
     vm = at_host.machine(ctx)
     at = at_host.hypervisor(vm)
-    for disk in list(vm.disks.select_related("pool"))[1:]:
+    full = len(vm.image.backup.files) if _is_backup(vm.image) else 1
+    for disk in list(vm.disks.select_related("pool"))[full:]:
         spec = _DiskWork(disk).spec
         afresh(at, spec, partial(at.create_volume, spec))
 
 
 def copy_disk(ctx: JobContext) -> None:
-    """A full, independent copy of the image."""
+    """A full, independent copy of the image; of a backup, of each of its disks."""
     vm, disk, at = _subject(ctx)
     if vm.image is None:
         raise RuntimeError("a full copy needs an image")
+    if _is_backup(vm.image):
+        from vms.backups import steps as backups
+
+        backups.fill_all(ctx, at, list(vm.disks.select_related("pool")), vm.image.backup)
+        return
     source = vm.image.volume_name
 
     def progress(done: int, total: int) -> None:
@@ -282,12 +289,16 @@ def _is_template(vm: VM) -> bool:
     return vm.image is not None and vm.image.source in ON_ONE_HOST
 
 
+def _is_backup(image: Image | None) -> TypeGuard[Image]:
+    return image is not None and image.source == Image.Source.BACKUP
+
+
 def _only_copy(image: Image | None) -> ImageCopy | None:
     """The one copy of a template's version, on whose host its machines are made."""
     if image is None or image.source not in ON_ONE_HOST:
         return None
     copies = ImageCopy.objects.filter(image=image, state=ImageCopy.State.READY)
-    row = copies.select_related("pool__host").first()
+    row = copies.select_related("pool__host", "image").first()
     if row is None:
         raise DomainError("image.file_missing", name=image.name)
     return row

@@ -18,12 +18,12 @@ from accounts.errors import NotFound
 from accounts.fragments import done
 from accounts.models import User
 from accounts.policy import Action
-from vms import names
+from vms import names, queries
 from vms.backups import commands, downloads, services
 from vms.lifecycle import active_job
 from vms.models import VM, Backup, BackupPlan
 
-DIALOGS = ("restore", "new", "delete")
+DIALOGS = ("restore", "new", "attach", "delete")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class BackupsView:
 def of(vm: VM, user: User) -> BackupsView:
     """Database only; a bounded number of queries."""
     active = active_job(vm)
-    rows = list(vm.backups.select_related("image", "created_by"))
+    rows = services.with_files(vm.backups.select_related("image", "created_by"))
     return BackupsView(
         rows=rows,
         plan=BackupPlan.objects.filter(vm=vm).first(),
@@ -49,7 +49,7 @@ def of(vm: VM, user: User) -> BackupsView:
         can_delete=policy.can(user, Action.DELETE, vm),
         why_not_take=_why(vm, services.why_not_take(vm, active)),
         why_not_restore=_why(vm, services.why_not_restore(vm, active)),
-        size_gib=sum(row.image.min_disk_gib for row in rows),
+        size_gib=sum(row.size_gib for row in rows),
         commands=commands.show_take(vm),
     )
 
@@ -62,7 +62,7 @@ def _why(vm: VM, code: str | None) -> str:
 @signed_in
 @require_safe
 def dialog(request: SignedInRequest, uuid: UUID, number: int) -> HttpResponse:
-    """``?for=restore`` (over the machine), ``new``, ``delete``."""
+    """``?for=restore`` (over the machine), ``new``, ``attach`` (a disk to one), ``delete``."""
     word = request.GET.get("for", "")
     if word not in DIALOGS:
         raise NotFound
@@ -75,16 +75,34 @@ def dialog(request: SignedInRequest, uuid: UUID, number: int) -> HttpResponse:
         "backup": backup,
         "suggestion": suggestion,
         "commands": commands.show_act(backup, word, name=suggestion),
-        "why": of(vm, request.user).why_not_restore if word == "restore" else "",
+        "why": _why_no_dialog(vm, backup, word, request.user),
+        "machines": services.attachable(backup, request.user) if word == "attach" else [],
+        "stays": _stays(vm, backup),
     }
     return render(request, "vms/backup_dialogs.html", context)
+
+
+def _why_no_dialog(vm: VM, backup: Backup, word: str, user: User) -> str:
+    if word == "restore":
+        return of(vm, user).why_not_restore
+    if word == "new" and not backup.has_system:
+        return messages.text("backup.no_system", {"number": backup.number})
+    return ""
+
+
+def _stays(vm: VM, backup: Backup) -> list[str]:
+    """Disks of the machine that the backup does not have: a restore leaves them as they are."""
+    kept = {target for target, _image in backup.files}
+    return [disk.target for disk in vm.disks.all() if disk.target not in kept]
 
 
 @signed_in
 @require_GET
 def download(request: SignedInRequest, uuid: UUID, number: int) -> HttpResponseBase:
+    """``?disk=vdb``; the first without."""
     backup = services.find(services.machine(request.user, uuid), number)
-    return downloads.answer(request, backup, actor=request.user)
+    target = request.GET.get("disk", "")
+    return downloads.answer(request, backup, actor=request.user, target=target)
 
 
 @signed_in
@@ -99,10 +117,10 @@ def take(request: SignedInRequest, uuid: UUID) -> HttpResponse:
 @signed_in
 @require_POST
 def act(request: SignedInRequest, uuid: UUID, number: int, word: str) -> HttpResponse:
-    """``restore``, ``new`` or ``delete``."""
+    """``restore``, ``new``, ``attach`` or ``delete``."""
     vm = services.machine(request.user, uuid)
     backup = services.find(vm, number)
-    goal = ""
+    goal, about = "", {"number": str(number)}
     if word == "restore":
         services.restore_over(backup, actor=request.user)
         text = _("Backup %(number)s is being restored.")
@@ -111,6 +129,14 @@ def act(request: SignedInRequest, uuid: UUID, number: int, word: str) -> HttpRes
             backup, actor=request.user, name=request.POST.get("name", "").strip()
         )
         text, goal = _("A machine is made from backup %(number)s."), str(made.uuid)
+    elif word == "attach":
+        to = queries.one(request.user, request.POST.get("machine", ""))
+        disk, _job = services.attach(
+            backup, actor=request.user, to=to, target=request.POST.get("disk", "")
+        )
+        text = _("A disk of backup %(number)s is being added to %(machine)s as %(disk)s.")
+        about |= {"machine": to.name, "disk": disk.target}
+        goal = str(to.uuid)
     elif word == "delete":
         services.delete(backup, actor=request.user)
         text = _("Backup %(number)s is being deleted.")
@@ -118,7 +144,7 @@ def act(request: SignedInRequest, uuid: UUID, number: int, word: str) -> HttpRes
         raise NotFound
     return done(
         request,
-        text % {"number": number},
+        text % about,
         tone="work",
         changed=f"vm:{vm.uuid} vm job",
         goal=reverse("vm_detail", args=[goal]) if goal else "",

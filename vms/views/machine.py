@@ -43,6 +43,7 @@ from vms.snapshots import presentation as snapshots
 from vms.state import CREATIONS
 from vms.verbs import Verb
 from vms.views import access, secrets
+from vms.views.recycle_bin import disks_to_keep
 
 TABS = ("overview", "console", "hardware", "guest", "snapshots", "backups", "timeline", "access")
 
@@ -78,6 +79,7 @@ def show(request: SignedInRequest, uuid: UUID) -> HttpResponse:
         # A page has one primary action: while it runs that is its console.
         "primary_css": "" if machine.can_console and vm.observed == "running" else "primary",
         "verb": asked,
+        "disks": disks_to_keep(vm) if asked and asked.verb == Verb.DELETE.value else [],
         "volumes": presentation.volumes(vm),
         "secret": secrets.read(request, vm),
         "edit_form": EditForm.of(vm),
@@ -134,6 +136,7 @@ def act(request: SignedInRequest, uuid: UUID, word: str) -> HttpResponse:
         actor=request.user,
         confirm_name=confirm_name,
         purge=bool(request.POST.get("purge")),
+        keep=request.POST.getlist("keep"),
         by=request.POST.get("by", ""),
     )
     text = _("%(what)s: %(name)s") % {"what": presentation.task(job).word, "name": vm.name}

@@ -31,6 +31,13 @@ class BinRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DiskRow:
+    target: str
+    size_gib: int
+    why_not: str  # it cannot be kept
+
+
+@dataclass(frozen=True, kw_only=True)
 class BackupRow:
     backup: Backup
     can_edit: bool
@@ -64,8 +71,7 @@ def ask(request: SignedInRequest, uuid: UUID) -> HttpResponse:
         "machine": presentation.machine(vm, request.user),
         "volumes": presentation.volumes(vm),
         "backups": vm.backups.count(),
-        "keeps_gib": sum(disk.size_gib for disk in vm.disks.all()),
-        "why_not_keep": _why_not_keep(vm),
+        "disks": disks_to_keep(vm),
         "impacts": recycle_bin.restore_impact(vm, request.user),
         "restore_commands": commands.show_restore(vm),
         "purge_commands": commands.show_verb(vm, "delete"),
@@ -88,7 +94,7 @@ def restore(request: SignedInRequest, uuid: UUID) -> HttpResponse:
 @require_POST
 def purge(request: SignedInRequest, uuid: UUID) -> HttpResponse:
     vm = queries.one(request.user, uuid)
-    recycle_bin.purge(vm, actor=request.user, keep_disk=request.POST.get("keep") == "on")
+    recycle_bin.purge(vm, actor=request.user, keep=request.POST.getlist("keep"))
     text = _("%(name)s is being deleted for good.") % {"name": vm.name}
     return done(request, text, tone="work", changed=f"vm:{vm.uuid} {_CHANGED}")
 
@@ -120,9 +126,15 @@ def set_days(request: SignedInRequest) -> HttpResponse:
     return done(request, _("Saved. It holds for machines that are deleted from now on."))
 
 
-def _why_not_keep(vm: VM) -> str:
-    code = backup_services.why_not_keep(vm)
-    return messages.text(code, {"name": vm.name}) if code else ""
+def disks_to_keep(vm: VM) -> list[DiskRow]:
+    """What the dialogs ask of each disk when its machine is deleted for good."""
+    host = vm.host.name if vm.host else ""
+    rows = []
+    for disk in vm.disks.all():
+        code = backup_services.why_not_keep(vm, disk)
+        why = messages.text(code, {"name": vm.name, "host": host}) if code else ""
+        rows.append(DiskRow(target=disk.target, size_gib=disk.size_gib, why_not=why))
+    return rows
 
 
 def _backups(request: SignedInRequest) -> list[BackupRow]:
