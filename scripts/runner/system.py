@@ -27,7 +27,9 @@ TEST_PACKAGES = """
     nginx openssl xorriso ovmf xkb-data libxkbcommon0 slapd
 """.split()
 # Not in every release that we support; what needs them is skipped without.
-TEST_PACKAGES_WHERE_OFFERED = ["caddy", "nodejs", "tigervnc-viewer", "xvfb", "xdotool"]
+TEST_PACKAGES_WHERE_OFFERED = """
+    caddy nodejs tigervnc-viewer virt-viewer xvfb xdotool
+""".split()
 # Their packages start services of their own; ours live on sockets and ports that we choose.
 NOT_TO_RUN = ("redis-server", "nginx", "caddy", "slapd")
 

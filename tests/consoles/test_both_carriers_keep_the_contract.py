@@ -7,6 +7,7 @@ wrote); the machine's display is one end of a socket pair. Real displays: tests/
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from django.conf import settings
 from django.utils import timezone
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
+from websockify.websocket import WebSocket as WebsockifyClient
+from websockify.websocket import WebSocketWantReadError
 
 from accounts.models import Membership, Team, User
 from tests.consoles.test_filter_what_viewers_send import HELLO, HELLO_PASSED, KEY, UPDATE
@@ -211,6 +214,24 @@ def test_bytes_flow_both_ways(carrier: Carrier, owner: User, running_vm: VM) -> 
         carrier.name,
         "client",
     )
+
+
+def test_websockifys_own_client_is_carried(carrier: Carrier, owner: User, running_vm: VM) -> None:
+    client = WebsockifyClient()
+    at = f"ws://127.0.0.1:{carrier.port}/ws/console/vnc"
+    client.connect(at, protocols=["binary", f"ticket.{secret_for(owner, running_vm)}"])
+    client.socket.settimeout(DEADLINE_S)
+    client.sendmsg(HELLO + KEY)
+    display = carrier.display()
+    assert received(display, len(HELLO_PASSED + KEY)) == HELLO_PASSED + KEY
+    sent = bytes(range(256)) * 4096  # 1 MiB
+    threading.Thread(target=display.sendall, args=(sent,)).start()
+    got = b""
+    while len(got) < len(sent):
+        with contextlib.suppress(WebSocketWantReadError):
+            got += client.recvmsg()
+    assert got == sent
+    client.close()
 
 
 def test_a_viewers_keys_do_not_arrive(carrier: Carrier, viewer: User, running_vm: VM) -> None:

@@ -23,6 +23,10 @@ from tests.stack import Stack
 
 START_TIMEOUT_S = 60
 SHIFT = 0xFFE1
+BELL = 2
+# Of the registry of RFB's community (rfbproto), "ExtendedDesktopSize".
+EXTENDED_DESKTOP_SIZE = -308
+ASKED_HERE = 1
 ENTER = 0xFF0D
 
 
@@ -158,6 +162,39 @@ class Rfb:
         """Ask for the screen and take its beginning: what was sent before has been dealt with."""
         self.socket.send(struct.pack(">BBHHHH", 3, 0, 0, 0, 16, 16))
         assert self._take(1)[0] == 0
+
+    def hear_sizes(self) -> None:
+        """From now on the server tells when a size is asked for and when it changes."""
+        self.socket.send(struct.pack(">BxHii", 2, 2, EXTENDED_DESKTOP_SIZE, 0))
+
+    def ask_size(self, width: int, height: int) -> None:
+        screen = struct.pack(">IHHHHI", 0, 0, 0, width, height, 0)
+        self.socket.send(struct.pack(">BxHHBx", 251, width, height, 1) + screen)
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """(reason, status) of each size that the next update tells of. Its pictures are raw."""
+        while (kind := self._take(1)[0]) == BELL:
+            pass
+        assert kind == 0, f"message type {kind}"
+        found = []
+        for _ in range(struct.unpack(">xH", self._take(3))[0]):
+            x, y, width, height, encoding = struct.unpack(">HHHHi", self._take(12))
+            if encoding == EXTENDED_DESKTOP_SIZE:
+                self._take(16 * self._take(4)[0])
+                found.append((x, y))
+            else:
+                assert encoding == 0, f"encoding {encoding}"
+                self._take(4 * width * height)
+        return found
+
+    def answer_to_size(self, width: int, height: int) -> int:
+        """The status with which the server answers to a size that is asked for: 4 is "forwarded".
+        QEMU answers at once; to a picture's request it would with its next tick."""
+        self.ask_size(width, height)
+        while True:
+            for reason, status in self.sizes():
+                if reason == ASKED_HERE:
+                    return status
 
     def close(self) -> None:
         self.socket.close()

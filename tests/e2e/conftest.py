@@ -15,10 +15,10 @@ from tests.e2e import evidence
 from tests.e2e.guests import make_key
 from tests.e2e.site import People, Site
 from tests.front.conftest import ARGUMENTS
-from tests.lab.conftest import RunningLab, debian_image, lab, tiny_image
+from tests.lab.conftest import RunningLab, debian_image, display_image, lab, tiny_image
 from tests.stack import Stack, StackImage
 
-__all__ = ["debian_image", "lab", "tiny_image"]
+__all__ = ["debian_image", "display_image", "lab", "tiny_image"]
 
 GUEST_PATIENCE_S = 5
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from playwright.sync_api import Page, expect
 
 from tests.e2e.guests import Guest
+from tests.e2e.site import PATIENCE_MS
 
 # A keyboard in an emulated guest holds few keys at a time: type like a person.
 KEY_DELAY_MS = 45
@@ -19,6 +22,16 @@ sleeps() { [ "$(cut -d " " -f 3 "/proc/$pid/stat")" = S ]; }
 """
 ASKS_FOR_PASSWORD = "pgrep -x login || ps | grep -q '[l]ogin'"
 HAS_SHELL = "ls -l /proc/[0-9]*/fd/0 2>/dev/null | grep -q '/dev/tty1$'"
+ASCII = "azAZyYmM,.-_ 0189 ~!@#$%^&*()+=[]{}\\|;:'\"<>/?`"
+OTHER = "azqwyM,;~@#'\"\\|[]{}<>?/*"
+PASTED = {
+    "us": ASCII,
+    "de": ASCII + "äöüßÄÖÜ§°€²µáÈî",
+    "gb": OTHER + "£¬€",
+    "fr": OTHER + "éèçàù§€êË",
+    "es": OTHER + "ñÑç¿¡€áÓ",
+    "jp": OTHER,
+}
 PLAIN = {" ": "Space", "-": "Minus", "/": "Slash", ".": "Period", "=": "Equal", ";": "Semicolon"}
 SHIFTED = {
     "_": "Minus",
@@ -28,6 +41,9 @@ SHIFTED = {
     "&": "Digit7",
     "|": "Backslash",
 }
+
+
+PROMPT = re.compile(r"(login|Password|\$|#):? ?$")
 
 
 class Screen:
@@ -74,6 +90,74 @@ class Screen:
             if _soon(guest, HAS_SHELL, "the guest has a shell on its screen"):
                 return
         raise AssertionError(f"no log-in on the screen in {TRIES} tries")
+
+
+class Line:
+    """The serial tab, with the keys of a browser and what xterm.js shows."""
+
+    def __init__(self, page: Page, uuid: str, *, url: str = "") -> None:
+        """``url``: the site's, where the page is not the one of its context."""
+        self.page = page
+        page.goto(f"{url}/machines/{uuid}/console/")
+        if page.get_attribute("#tab-serial", "aria-selected") != "true":
+            page.click("#tab-serial")
+        self.wait_connected()
+
+    def wait_connected(self) -> None:
+        connected = "html[data-console=connected][data-console-kind=serial]"
+        expect(self.page.locator(connected)).to_have_count(1, timeout=CONNECT_MS)
+
+    def asks(self) -> str:
+        """What the guest waits for at the end of what is shown: a word, "$" or ""."""
+        shown = self.page.locator("#terminal .xterm-rows").inner_text().rstrip()
+        found = PROMPT.search(shown.replace("\xa0", " "))
+        return found[1] if found else ""
+
+    def type(self, text: str) -> None:
+        self.page.locator("#terminal textarea").focus()
+        self.page.keyboard.type(text)
+
+    def says(self, text: str, *, timeout_s: float = 30) -> None:
+        rows = self.page.locator("#terminal .xterm-rows")
+        expect(rows).to_contain_text(text, timeout=timeout_s * 1000)
+
+    def log_in(self, guest: Guest, user: str, password: str) -> None:
+        """To a shell. getty forgets what is typed while it starts: then it is asked again."""
+
+        def soon(*prompts: str) -> bool:
+            try:
+                guest.wait(lambda: self.asks() in prompts, f"{prompts} on the line", timeout_s=20)
+            except AssertionError:
+                return False
+            return True
+
+        for _ in range(TRIES + 1):
+            self.type("\n")
+            if not soon("login", "$"):
+                continue
+            if self.asks() == "login":
+                self.type(f"{user}\n")
+                if not soon("Password"):
+                    continue
+                self.type(f"{password}\n")
+                if not soon("$"):
+                    continue
+            return
+        raise AssertionError("no log-in on the serial line")
+
+
+def paste(page: Page, text: str, layout: str = "us") -> None:
+    """As keys; slowly, for an emulated keyboard."""
+    page.evaluate("() => delete document.documentElement.dataset.typing")
+    page.click("#open-clipboard")
+    page.fill("#clipboard-text", text)
+    page.select_option("#clipboard-layout", layout)
+    page.check("#clipboard-slow")
+    page.click("#clipboard-type")
+
+
+def has_typed(page: Page, how: str = "done") -> None:
+    expect(page.locator(f"html[data-typing={how}]")).to_have_count(1, timeout=PATIENCE_MS)
 
 
 def _soon(guest: Guest, command: str, what: str, *, timeout_s: float = 20) -> bool:

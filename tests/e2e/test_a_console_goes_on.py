@@ -3,18 +3,23 @@ down, a daemon that restarts, a machine that moves to another host."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, expect
 
 from tests.consoles.serial_site import Terminal
+from tests.e2e.carriers import Rfb, Ticket
 from tests.e2e.guests import Guest, virsh
-from tests.e2e.screen import HAS_SHELL, Screen
-from tests.e2e.site import PATIENCE_MS, People, Site, is_live
+from tests.e2e.screen import HAS_SHELL, PASTED, Line, Screen, has_typed, paste
+from tests.e2e.site import PATIENCE_MS, TEAM, People, Site, is_live
 from tests.e2e.test_serial_line import log_in, open_line, run
 from tests.lab.conftest import RunningLab
 from tests.stack import PASSWORD
@@ -24,18 +29,24 @@ pytestmark = [pytest.mark.lab, pytest.mark.browser, pytest.mark.timeout(600)]
 BOOT_S = 120
 ARRIVES_S = 30
 MOVE_S = 120
+FLOOD_S = float(os.environ.get("KVMWEB_FLOOD_S", "10"))  # what a minute gave: docs
+FEW = 5
+# On two busy cores, of which the flooding guest has one.
+FRAME_MS, CLICK_MS, OTHERS_MS = 500, 2000, 250
+PAGES_GROW_MIB = 200
+SITE_GROWS_MIB = 32
+WATCH_FRAMES = """() => {
+  window.__frames = [];
+  let last = performance.now();
+  const look = (now) => {
+    window.__frames.push(now - last);
+    last = now;
+    requestAnimationFrame(look);
+  };
+  requestAnimationFrame(look);
+}"""
 # Who may load a keymap.
 ROOT_TOO = "#cloud-config\nusers:\n  - name: root\n    ssh_authorized_keys: ['{key}']\n"
-ASCII = "azAZyYmM,.-_ 0189 ~!@#$%^&*()+=[]{}\\|;:'\"<>/?`"
-OTHER = "azqwyM,;~@#'\"\\|[]{}<>?/*"
-PASTED = {
-    "us": ASCII,
-    "de": ASCII + "äöüßÄÖÜ§°€²µáÈî",
-    "gb": OTHER + "£¬€",
-    "fr": OTHER + "éèçàù§€êË",
-    "es": OTHER + "ñÑç¿¡€áÓ",
-    "jp": OTHER,
-}
 
 
 @pytest.fixture(scope="module")
@@ -76,20 +87,6 @@ def line(site: Site, guest: Guest) -> Iterator[Terminal]:
         yield made
 
 
-def paste(page: Page, text: str, layout: str = "us") -> None:
-    """As keys; slowly, for an emulated keyboard."""
-    page.evaluate("() => delete document.documentElement.dataset.typing")
-    page.click("#open-clipboard")
-    page.fill("#clipboard-text", text)
-    page.select_option("#clipboard-layout", layout)
-    page.check("#clipboard-slow")
-    page.click("#clipboard-type")
-
-
-def has_typed(page: Page, how: str = "done") -> None:
-    expect(page.locator(f"html[data-typing={how}]")).to_have_count(1, timeout=PATIENCE_MS)
-
-
 def test_what_is_pasted_arrives_in_each_layout(
     site: Site, screen: Screen, line: Terminal, guest: Guest
 ) -> None:
@@ -124,6 +121,109 @@ def test_a_paste_is_shown_before_and_can_be_stopped(
     line.until_shown(b"end\r\n", ARRIVES_S)
     assert b"012" in line.shown
     assert len(line.shown) < 400
+
+
+def memory_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+
+
+def renderers_mib(chromium: Browser) -> float:
+    """Of all pages that are open."""
+    session = chromium.new_browser_cdp_session()
+    running = session.send("SystemInfo.getProcessInfo")["processInfo"]
+    session.detach()
+    return sum(memory_mib(one["id"]) for one in running if one["type"] == "renderer")
+
+
+@pytest.fixture
+def beside(site: Site) -> Iterator[Guest]:
+    """Another machine; there is nothing to boot."""
+    name = f"beside-{uuid4().hex[:4]}"
+    answer = site.stack.create(name=name, image="Blank", team=TEAM)
+    made = site.guest(answer["vm"]["uuid"])
+    made.wait_state("running")
+    yield made
+    site.stack.wait_final(site.stack.delete(made.uuid))
+
+
+def round_trips_ms(screen: Rfb, stop: Callable[[int], bool]) -> list[float]:
+    """Through the site to another machine's QEMU and back, until ``stop(how many)``."""
+    found: list[float] = []
+    while not stop(len(found)):
+        began = time.monotonic()
+        screen.answer_to_size(640 + len(found) % 9, 400)
+        found.append((time.monotonic() - began) * 1000)
+        time.sleep(0.05)
+    return found
+
+
+def test_a_flooded_line_leaves_its_page_and_the_others_alone(
+    site: Site, chromium: Browser, people: People, guest: Guest, beside: Guest
+) -> None:
+    """As fast as the guest can, until somebody presses Ctrl+C in the page."""
+    page = people.page("owner")
+    line = Line(page, guest.uuid)
+    line.log_in(guest, "tiny", PASSWORD)
+    other = Rfb(Ticket.ask(page.context, site.stack.url, beside.uuid))
+    other.hear_sizes()
+    quiet = round_trips_ms(other, lambda count: count >= FEW)
+    web = site.stack.processes["web"].pid
+    before, server = renderers_mib(chromium), memory_mib(web)
+    most, most_server, clicks = before, server, []
+    page.evaluate(WATCH_FRAMES)
+    line.type(f"timeout {FLOOD_S + 60:.0f} yes flood\n")
+    line.says("flood")
+    end = time.monotonic() + FLOOD_S
+    loud: list[float] = []
+    while time.monotonic() < end:
+        began = time.monotonic()
+        page.click("#view-button")
+        expect(page.locator("#view-menu")).to_be_visible()
+        page.keyboard.press("Escape")
+        clicks.append((time.monotonic() - began) * 1000)
+        loud += round_trips_ms(other, lambda count: count >= FEW)
+        most = max(most, renderers_mib(chromium))
+        most_server = max(most_server, memory_mib(web))
+    frames = sorted(page.evaluate("window.__frames"))
+    began = time.monotonic()
+    page.locator("#terminal textarea").focus()
+    page.keyboard.press("Control+c")
+    guest.wait(lambda: line.asks() == "$", "Ctrl+C stops it", timeout_s=ARRIVES_S)
+    stopped = time.monotonic() - began
+    other.close()
+    page.goto("/")
+    said = flooded_bytes(site, guest)
+    slow = frames[int(len(frames) * 0.95)]
+    print(  # noqa: T201
+        f"{said / FLOOD_S / 1024:.0f} KiB/s for {FLOOD_S:g} s: a frame each {slow:.0f} ms (95 %),"
+        f" {frames[-1]:.0f} ms at worst; a menu in {median(clicks):.0f} ms, {max(clicks):.0f} at"
+        f" worst; Ctrl+C in {stopped:.1f} s; pages {before:.0f} to {most:.0f} MiB, site"
+        f" {server:.0f} to {most_server:.0f} MiB; another machine's answer in {median(loud):.1f}"
+        f" ms, {max(loud):.0f} at worst, before {median(quiet):.1f} ms, {max(quiet):.0f} at worst"
+    )
+    assert said > FLOOD_S * 1024
+    assert slow < FRAME_MS
+    assert median(clicks) < CLICK_MS
+    assert most - before < PAGES_GROW_MIB
+    assert most_server - server < SITE_GROWS_MIB
+    assert median(loud) < OTHERS_MS
+
+
+def flooded_bytes(site: Site, guest: Guest) -> int:
+    """Of the serial console that was closed last."""
+    ended = (
+        "SELECT s.bytes_out, s.ended_at FROM vms_consolesession s JOIN vms_vm v ON v.id = s.vm_id"
+        " WHERE v.uuid = ? AND s.kind = 'serial' ORDER BY s.id DESC LIMIT 1"
+    )
+    found: list[Any] = []
+
+    def closed() -> bool:
+        found[:] = site.stack.rows(ended, guest.uuid.replace("-", ""))[0]
+        return found[1] is not None
+
+    site.stack.wait(closed, "the console is closed", timeout_s=ARRIVES_S)
+    return int(found[0])
 
 
 def test_consoles_go_on_without_workers_and_watcher(

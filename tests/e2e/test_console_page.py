@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.carriers import ENTER, Rfb, Ticket, close_code, websockify
 from tests.e2e.guests import Guest
-from tests.e2e.screen import HAS_SHELL, KEY_DELAY_MS, Screen
+from tests.e2e.screen import HAS_SHELL, KEY_DELAY_MS, Line, Screen
 from tests.e2e.site import PATIENCE_MS, VIEWER, People, Site, is_live, sign_in
-from tests.e2e.vncviewer import watching
+from tests.e2e.vncviewer import opened_with_remote_viewer, watching
 from tests.stack import PASSWORD
 
 pytestmark = [pytest.mark.lab, pytest.mark.browser, pytest.mark.timeout(600)]
@@ -98,6 +99,16 @@ def test_the_clipboard_types(screen: Screen, carrier: Carrier, guest: Guest) -> 
     expect(page.locator("#clipboard-notice")).to_contain_text("ü")
 
 
+def test_a_guest_that_does_not_follow_the_window_is_said_to(screen: Screen) -> None:
+    """Its kernel has no driver for the display."""
+    page = screen.page
+    page.click("#view-button")
+    page.get_by_label("The guest follows the window").check()
+    expect(page.locator("#strip-text")).to_contain_text("does not follow the window")
+    page.get_by_label("Scale to fit").check()
+    page.keyboard.press("Escape")
+
+
 def raw_type(rfb: Rfb, page: Page, text: str) -> None:
     for character in text:
         rfb.key(ENTER if character == "\n" else ord(character))
@@ -142,6 +153,28 @@ def test_a_real_vnc_client_through_the_command_line(
         guest.wait_file(f"/tmp/client-{carrier.name}", timeout_s=ARRIVES_S)
     assert "looks" not in guest.ssh("ls /tmp").stdout
     screen.wait_connected()
+
+
+def test_remote_viewer_opens_the_file_that_the_site_gives(
+    site: Site, screen: Screen, carrier: Carrier, guest: Guest, tmp_path: Path
+) -> None:
+    assert has_shell(guest)
+    token, name = site.stack.tokens["owner"], guest.facts()["name"]
+    with opened_with_remote_viewer(carrier.url, token, name, tmp_path) as viewer:
+        viewer.type(f"touch /tmp/remote-{carrier.name}\n")
+        guest.wait_file(f"/tmp/remote-{carrier.name}", timeout_s=ARRIVES_S)
+    screen.wait_connected()
+
+
+def test_the_terminal_has_the_line(people: People, carrier: Carrier, guest: Guest) -> None:
+    """The serial line is the site's own affair, whichever carries screens."""
+    page = people.page("owner")
+    line = Line(page, guest.uuid, url=carrier.url)
+    line.log_in(guest, "tiny", PASSWORD)
+    line.type(f"touch /tmp/line-{carrier.name}; exit\n")
+    guest.wait_file(f"/tmp/line-{carrier.name}", timeout_s=ARRIVES_S)
+    page.click("#tab-vnc")  # the kind is remembered for the machine
+    Screen(page).wait_connected()
 
 
 def test_a_ticket_is_good_once(

@@ -1,4 +1,4 @@
-"""TigerVNC's viewer on a display that nobody sees: a client that nobody here wrote."""
+"""Viewers that nobody here wrote, on a display that nobody sees: TigerVNC's and remote-viewer."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from PIL import ImageGrab
 
 from tests.lab.conftest import ROOT
 
-PROGRAMS = ("xtigervncviewer", "Xvfb", "xdotool")
+PROGRAMS = ("Xvfb", "xdotool")
 WAIT_S = 30
+SHOWS_DISPLAY = b"notebook show display"  # in remote-viewer's own words
 KEY_DELAY_MS = 60  # an emulated guest loses keys that come faster
 
 
@@ -66,10 +68,46 @@ def _until(look: Callable[[], str | int | bool], what: str) -> str:
 
 @contextlib.contextmanager
 def watching(url: str, token: str, name: str, *options: str) -> Iterator[Viewer]:
-    """Open it on the port of ``kvmweb console NAME --vnc``."""
-    for program in PROGRAMS:
-        if shutil.which(program) is None:
-            pytest.skip(f"needs {program}")
+    """TigerVNC's, on the port of ``kvmweb console NAME --vnc``."""
+    with _carried(url, token, name, "xtigervncviewer", *options) as (stack, display, port):
+        seen = ["xtigervncviewer", "-display", display, f"127.0.0.1::{port}"]
+        stack.enter_context(_running([*seen, "-SecurityTypes=None", "-RemoteResize=0"]))
+        viewer = Viewer(display)
+        viewer.find(name)
+        yield viewer
+
+
+@contextlib.contextmanager
+def opened_with_remote_viewer(
+    url: str, token: str, name: str, folder: Path, *options: str
+) -> Iterator[Viewer]:
+    """remote-viewer (virt-viewer's), with the file of ``kvmweb vv NAME`` and nothing else."""
+    with _carried(url, token, name, "remote-viewer", *options) as (stack, display, port):
+        site = os.environ | {"KVMWEB_URL": url, "KVMWEB_TOKEN": token}
+        ask = [str(ROOT / "scripts/kvmweb"), "vv", name, "--port", port]
+        file = folder / f"{name}.vv"
+        file.write_bytes(subprocess.run(ask, env=site, check=True, capture_output=True).stdout)
+        # It has no settings of a person, and asks no session's bus.
+        alone = {"DISPLAY": display, "HOME": str(folder), "GSETTINGS_BACKEND": "memory"}
+        environment = os.environ | alone | {"GDK_BACKEND": "x11", "NO_AT_BRIDGE": "1"}
+        told = folder / "told"
+        log = stack.enter_context(told.open("wb"))
+        seen = ["remote-viewer", "--debug", str(file)]
+        stack.enter_context(_running(seen, env=environment, stderr=log, stdout=log))
+        _until(lambda: SHOWS_DISPLAY in told.read_bytes(), "display in its window")
+        viewer = Viewer(display)
+        viewer.find(name)
+        yield viewer
+
+
+@contextlib.contextmanager
+def _carried(
+    url: str, token: str, name: str, program: str, *options: str
+) -> Iterator[tuple[contextlib.ExitStack, str, str]]:
+    """A display of X, and the local port that leads to the machine's screen."""
+    for needed in (program, *PROGRAMS):
+        if shutil.which(needed) is None:
+            pytest.skip(f"needs {needed}")
     with contextlib.ExitStack() as stack:
         site = os.environ | {"KVMWEB_URL": url, "KVMWEB_TOKEN": token}
         command = [str(ROOT / "scripts/kvmweb"), "console", name, "--vnc", *options]
@@ -81,17 +119,15 @@ def watching(url: str, token: str, name: str, *options: str) -> Iterator[Viewer]
         stack.enter_context(_running([*screen, "-nolisten", "tcp"], pass_fds=(writer,)))
         os.close(writer)
         with os.fdopen(reader) as told:
-            viewer = Viewer(f":{told.readline().strip()}")
-        seen = ["xtigervncviewer", "-display", viewer.display, f"127.0.0.1::{port}"]
-        stack.enter_context(_running([*seen, "-SecurityTypes=None", "-RemoteResize=0"]))
-        viewer.find(name)
-        yield viewer
+            display = f":{told.readline().strip()}"
+        yield stack, display, port
 
 
 @contextlib.contextmanager
 def _running(argv: list[str], **options: object) -> Iterator[subprocess.Popen[bytes]]:
-    options.setdefault("stderr", subprocess.DEVNULL)
-    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, **options)  # type: ignore[call-overload]
+    for stream in ("stdout", "stderr"):
+        options.setdefault(stream, subprocess.DEVNULL)
+    process = subprocess.Popen(argv, **options)  # type: ignore[call-overload]
     try:
         yield process
     finally:

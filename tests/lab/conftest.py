@@ -121,6 +121,11 @@ def debian_image() -> Path:
     return _guest("debian")
 
 
+@pytest.fixture(scope="session")
+def display_image() -> Path:
+    return _guest("display")
+
+
 def _guest(name: str) -> Path:
     """From the cache, or built now: a minute or two the first time."""
     done = subprocess.run([str(BUILD_COMMAND), name], capture_output=True, text=True, check=False)

@@ -164,7 +164,10 @@ def words() -> dict[str, str]:
         "log_saved": _("What the line has said is saved."),
         "log_empty": _("This line has said nothing yet."),
         "log_lost": _("What the line has said could not be read. Try again in a moment."),
-        "no_resize": _("The guest does not follow the window. Its display driver cannot."),
+        "no_resize": _(
+            "The guest does not follow the window: its display driver or desktop cannot."
+        ),
+        "not_yours_to_size": _("The guest follows the window of who has control."),
         "saved": _("The picture is saved."),
         "not_found": _("Not found"),
         "lacking": _("This keyboard has no key for: %s"),

@@ -8,10 +8,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from . import cache, debian, packages, tiny
+from . import cache, debian, display, packages, tiny
 from .shell import BuildError, say
 
-GUESTS = {"tiny": tiny, "debian": debian}
+GUESTS = {"tiny": tiny, "debian": debian, "display": display}
 
 
 def main() -> int:

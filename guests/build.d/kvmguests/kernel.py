@@ -20,19 +20,20 @@ class Kernel:
     modules: dict[str, bytes]  # file name -> content, in the order in which they must be loaded
 
 
-def metapackage() -> str:
+def metapackage(names: dict[str, str] = METAPACKAGES) -> str:
     if platform.machine() != "x86_64":
         raise BuildError(f"Guests are built for x86_64 only; this machine is {platform.machine()}.")
     release = Path("/etc/os-release").read_text()
-    names = re.findall(r'^ID(?:_LIKE)?="?([^"\n]*)"?$', release, flags=re.MULTILINE)
-    return METAPACKAGES["ubuntu" if "ubuntu" in " ".join(names) else "debian"]
+    likes = re.findall(r'^ID(?:_LIKE)?="?([^"\n]*)"?$', release, flags=re.MULTILINE)
+    return names["ubuntu" if "ubuntu" in " ".join(likes) else "debian"]
 
 
-def fetch(folder: Path, *, needed: list[str], wished: list[str]) -> Kernel:
-    """Unpack the newest kernel below ``folder`` and choose modules, with what they depend on."""
-    images = dependencies(metapackage(), r"linux-image-(unsigned-)?\d")
+def fetch(folder: Path, *, package: str, needed: list[str], wished: list[str]) -> Kernel:
+    """Unpack the newest kernel of this metapackage below ``folder`` and choose modules, with what
+    they depend on."""
+    images = dependencies(package, r"linux-image-(unsigned-)?\d")
     if not images:
-        raise BuildError(f"{metapackage()} names no kernel. Run `apt-get update`, then try again.")
+        raise BuildError(f"{package} names no kernel. Run `apt-get update`, then try again.")
     # Ubuntu keeps the modules in a package of their own.
     unpack([images[0], *dependencies(images[0], r"linux-modules-\d")], folder)
     image = next(iter(sorted(folder.glob("boot/vmlinuz-*"))), None)

@@ -47,8 +47,14 @@ def files() -> list[Path]:
     return sorted(path for path in ROOTFS.rglob("*") if path.is_file())
 
 
-def build(out: Path, work: Path) -> None:
-    chosen = kernel.fetch(work / "kernel", needed=NEEDED.split(), wished=WISHED.split())
+def build(out: Path, work: Path, *, package: str = "", more: str = "") -> None:
+    """``package``: of another kernel; ``more``: modules that this guest needs besides."""
+    chosen = kernel.fetch(
+        work / "kernel",
+        package=package or kernel.metapackage(),
+        needed=f"{NEEDED} {more}".split(),
+        wished=WISHED.split(),
+    )
     say("Making the initramfs")
     root = work / "initramfs"
     _copy_rootfs(root)

@@ -41,7 +41,7 @@ const screen = new Screen(byId("screen"), chosen, {
   connected: () => connected(),
   clipboard: (text) => (byId("clipboard-text").value = text),
   leave: () => goToTools(),
-  unwilling: () => say(words.no_resize),
+  unwilling: (mode) => say(mode === "control" ? words.no_resize : words.not_yours_to_size),
 });
 let serial = null; // made when its tab is opened first
 let kind = chosen.kind === "serial" ? "serial" : "vnc";
@@ -378,7 +378,7 @@ byId("view-menu").addEventListener("change", (event) => {
   }
   remember(settings.uuid, { [name]: chosen[name] });
   view()?.apply();
-  if (name === "size" && chosen.size === "guest") screen.watchSize();
+  if (name === "size") screen.watchSize();
 });
 
 const DOES = {

@@ -5,13 +5,14 @@ import { pressTogether } from "./keys.js";
 const FOLLOWS_MS = 2500; // a guest that can follow the window has done so by then
 
 export class Screen {
-  // hooks: connected(), clipboard(text), leave(), unwilling()
+  // hooks: connected(), clipboard(text), leave(), unwilling(mode)
   constructor(element, settings, hooks) {
     this.element = element;
     this.settings = settings;
     this.hooks = hooks;
     this.rfb = null;
     this.mode = "view";
+    this.sizeTimer = 0;
     // Before noVNC's own listener: a way out of the screen without a mouse.
     element.addEventListener(
       "keydown",
@@ -41,7 +42,10 @@ export class Screen {
     canvas.setAttribute("aria-label", this.settings.label);
     // noVNC lets go of what is held when the window loses the focus: here, when the screen does.
     canvas.addEventListener("blur", () => window.dispatchEvent(new Event("blur")));
-    this.rfb.addEventListener("connect", () => this.hooks.connected());
+    this.rfb.addEventListener("connect", () => {
+      this.hooks.connected();
+      if (this.mode === "control") this.watchSize();
+    });
     this.rfb.addEventListener("clipboard", (event) => this.hooks.clipboard(event.detail.text));
   }
 
@@ -70,15 +74,24 @@ export class Screen {
     this.rfb.compressionLevel = Number(compression);
   }
 
-  // After "the guest follows the window" was chosen: say it when the guest does not.
+  // Where the guest should follow the window: say it when it does not. Only who has control can
+  // ask it to; a server that has taken the wish (QEMU always does) does not tell what came of it.
   watchSize() {
-    const canvas = this.element.querySelector("canvas");
-    if (!canvas) return;
-    setTimeout(() => {
-      const wide = this.element.clientWidth;
-      const follows = Math.abs(canvas.width - wide) < 16;
-      if (this.rfb && this.settings.size === "guest" && !follows) this.hooks.unwilling();
+    clearTimeout(this.sizeTimer);
+    if (!this.rfb || this.settings.size !== "guest") return;
+    if (this.mode !== "control") {
+      this.hooks.unwilling(this.mode);
+      return;
+    }
+    this.sizeTimer = setTimeout(() => {
+      if (this.rfb && this.settings.size === "guest" && !this.follows()) this.hooks.unwilling(this.mode);
     }, FOLLOWS_MS);
+  }
+
+  follows() {
+    const canvas = this.element.querySelector("canvas");
+    const near = (one, other) => Math.abs(one - other) < 16; // drivers round
+    return near(canvas.width, this.element.clientWidth) && near(canvas.height, this.element.clientHeight);
   }
 
   send(keysym, code, down) {
