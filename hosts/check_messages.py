@@ -88,6 +88,40 @@ def _probe_failed(params: Mapping[str, Any]) -> str:
             return gettext("A probe machine started with KVM and hung: KVM only seems to be there.")
 
 
+def _screens_how(params: Mapping[str, Any]) -> str:
+    match params.get("why"):
+        case "sign_in":
+            return gettext(
+                "This site's own SSH sign-in for screens failed (reference %(ref)s), though "
+                "libvirt's worked: consoles show no screen."
+            ) % {"ref": params.get("ref", "?")}
+        case "tls":
+            return gettext(
+                "Connected by TLS, which carries no screens: machines here have a serial console "
+                "and pictures of their screen."
+            )
+        case "account":
+            return gettext(
+                "The account that signs in is not root, so it may not open machines' screens: "
+                "machines that start from now on show theirs on a loopback port, behind a password."
+            )
+        case _:
+            return gettext(
+                "sshd forwards to no unix sockets: machines that start from now on show their "
+                "screen on a loopback port, behind a password."
+            )
+
+
+def _screens_todo(params: Mapping[str, Any]) -> str:
+    if params.get("why") == "tls":
+        return gettext("If you want screens in the page, connect the host by SSH.")
+    return gettext(
+        "Screens need sshd there to allow AllowStreamLocalForwarding (with root's account) or "
+        "AllowTcpForwarding (with any). Then read the host again; machines that run already "
+        "follow when they are shut down and started."
+    )
+
+
 messages.register(
     {
         "check.cpu_virtualization.pass": _("The processor offers hardware virtualization."),
@@ -149,6 +183,9 @@ messages.register(
             "Edit each (virsh edit): “<listen type='socket'/>” within <graphics>, “type='pty'” "
             "for a serial line; then stop it and start it."
         ),
+        "check.screens_reached.pass": _("Machines' screens are reached through SSH."),
+        "check.screens_reached": _screens_how,
+        "check.screens_reached.todo": _screens_todo,
         "check.vhost_net.pass": _("The kernel speeds up virtio networking (vhost-net)."),
         "check.vhost_net": _("The kernel does not speed up virtio networking."),
         "check.vhost_net.todo": _("Load the module vhost_net. Networks work without it, slower."),

@@ -8,6 +8,7 @@ instead of waiting for a time-out; after ``OPEN_FOR_S`` one call is let through 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
@@ -20,7 +21,7 @@ from hosts.virt.errors import HostUnreachable
 if TYPE_CHECKING:
     from hosts.models import Host
     from hosts.virt.protocol import EventSource, Hypervisor
-    from hosts.virt.sshforward import Way
+    from hosts.virt.sshforward import Forwards, Way
 
 FAILURES_TO_OPEN = 2
 OPEN_FOR_S = 10.0
@@ -217,6 +218,16 @@ def ssh_way(host: Host) -> Way:
         username=host.username,
         ssh_host_key=host.ssh_host_key,
     )
+
+
+def screen_ways(host: Host) -> Forwards | None:
+    """What a host behind SSH forwards to this site. None for any other, and for a fake. Blocks for
+    some seconds at most. HostUnreachable."""
+    if _fakes is not None or host.transport != "ssh":
+        return None
+    from hosts.virt import sshforward
+
+    return asyncio.run(sshforward.probe(ssh_way(host)))
 
 
 def close_all() -> None:

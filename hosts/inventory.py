@@ -37,6 +37,7 @@ class Inventory:
     checks: list[Check]
     pools: list[PoolFacts]
     networks: list[NetworkFacts]
+    screens: str = ""  # Host.Screens; "": as it was
 
 
 def read(hypervisor: Hypervisor) -> Inventory:
@@ -96,6 +97,7 @@ def write(host_id: int, inventory: Inventory) -> Host:
         "cpu_models": list(facts.cpu_models),
     }
     host.checks = _checks_json(inventory.checks, kept=_probe_of(host))
+    host.screens = inventory.screens or host.screens
     host.checked_at = host.last_seen_at = now
     host.acceleration, host.acceleration_note = acceleration(
         domain_types=facts.domain_types,

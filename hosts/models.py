@@ -24,6 +24,10 @@ class Host(models.Model):
         ACTIVE = "active", _("Takes machines")
         MAINTENANCE = "maintenance", _("Takes no new machines")
 
+    class Screens(models.TextChoices):
+        SOCKET = "socket", _("Unix socket")
+        PORT = "port", _("Loopback port with a password")
+
     name = models.SlugField(max_length=63, unique=True)
     # The URI is built from these fields (hosts.virt.uri); nobody types one.
     transport = models.CharField(max_length=5, choices=Transport.choices)
@@ -32,6 +36,8 @@ class Host(models.Model):
     port = models.PositiveIntegerField(null=True, blank=True)
     username = models.CharField(max_length=32, blank=True)
     ssh_host_key = models.TextField(blank=True)  # pinned, as in known_hosts
+    # Where screens of machines that start there listen: found out for a host behind SSH.
+    screens = models.CharField(max_length=6, choices=Screens.choices, default=Screens.SOCKET)
 
     mode = models.CharField(max_length=11, choices=Mode.choices, default=Mode.ACTIVE)
     reach = models.CharField(max_length=7, choices=Reach.choices, default=Reach.UNKNOWN)

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from accounts import audit
 from accounts.errors import Conflict, Invalid, NotFound
-from hosts import connections, inventory
+from hosts import connections, inventory, screens
 from hosts.models import Host, Pool
 from jobs import live
 from jobs import services as job_services
@@ -300,7 +300,7 @@ def refresh_host(host_id: int) -> Host:
     host = Host.objects.get(pk=host_id)
     hypervisor = connections.hypervisor(host)
     inventory.ensure_usable(hypervisor)
-    seen = inventory.read(hypervisor)
+    seen = screens.look(host, inventory.read(hypervisor))
     with transaction.atomic():
         host = inventory.write(host_id, seen)
         mark_reach(host, up=True)

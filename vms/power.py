@@ -20,7 +20,7 @@ from jobs.registry import Park
 from vms import at_host, keys, state, timeline
 from vms.models import VM
 from vms.provisioning.outcome import warn
-from vms.provisioning.steps import power_on, switch_off
+from vms.provisioning.steps import arrange_screen, power_on, switch_off
 from vms.state import ON, RUNNING_RESOURCES
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def start_paused(ctx: JobContext) -> None:
     """QEMU is there, its processors stand still: *Resume* lets the guest begin."""
     vm = at_host.machine(ctx)
     at = at_host.hypervisor(vm)
+    arrange_screen(at, vm)
     try:
         at.start(vm.uuid, paused=True)
     except WrongState:

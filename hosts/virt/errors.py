@@ -5,6 +5,7 @@
     ├── AlreadyExists          a domain or volume of that name is there
     ├── WrongState             e.g. "domain is not running"
     ├── Unsupported            this host or guest cannot do it
+    │   └── NoPassword         its screen asks for none, so nobody can tell whose it is
     ├── GuestKeepsDevice       it does not let go of what is to be unplugged
     ├── AgentSilent            the guest agent does not answer
     ├── AgentRefused           it answers that it cannot or may not
@@ -68,6 +69,10 @@ class WrongState(VirtError):
 
 class Unsupported(VirtError):
     code = "virt.unsupported"
+
+
+class NoPassword(Unsupported):
+    pass
 
 
 class GuestKeepsDevice(VirtError):

@@ -16,6 +16,7 @@ from hosts.virt.spec import (
     Check,
     DiskCopy,
     DiskSpec,
+    DisplayPort,
     DomainFacts,
     DomainSpec,
     GuestFacts,
@@ -123,6 +124,19 @@ class Hypervisor(Protocol):
 
     def open_graphics_fd(self, uuid: UUID) -> int:
         """A connected descriptor to the domain's VNC (virDomainOpenGraphicsFD, SKIPAUTH)."""
+        ...
+
+    def arrange_display(self, uuid: UUID, *, by_port: bool) -> None:
+        """Where the screen listens from the next start on: on a unix socket or, ``by_port``, on a
+        loopback port that asks for a password. What an admin has set by hand stays: a password, or
+        an address of the network. Idempotent."""
+        ...
+
+    def display_port(self, uuid: UUID) -> DisplayPort:
+        """Of a running domain whose screen is on a loopback port, with a password that is good for
+        a while: the one that it has, else a new one of this boot. WrongState when it is off.
+        Unsupported: no such port. NoPassword: it asks for none, so that nobody could tell whose
+        screen it is."""
         ...
 
     # --- snapshots and copies of running disks --------------------------------------------------

@@ -195,6 +195,16 @@ class DomainFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DisplayPort:
+    """Where on its host, and by what password, the screen of one boot of a domain is opened."""
+
+    address: str  # loopback
+    port: int
+    password: str = field(repr=False)
+    boot: int  # libvirt's id of the running domain: another one is another boot
+
+
+@dataclass(frozen=True, kw_only=True)
 class Lease:
     """A DHCP lease of one of the host's networks."""
 

@@ -1,9 +1,10 @@
-"""Byte streams to unix sockets of a host behind SSH, without a thread and without a port.
+"""Byte streams to unix sockets and loopback ports of a host behind SSH, without a thread and
+without a port of our own.
 
 libvirt's own ``qemu+ssh`` carries no display. Here one SSH connection for each host and event loop
-carries them all (``direct-streamlocal@openssh.com``): pinned to the same host key, signed in with
-the same key as libvirt's (``hosts.virt.ssh``), opened when first needed and closed when nobody has
-used it for a while.
+carries them all (``direct-streamlocal@openssh.com``, ``direct-tcpip``): pinned to the same host
+key, signed in with the same key as libvirt's (``hosts.virt.ssh``), opened when first needed and
+closed when nobody has used it for a while.
 """
 
 from __future__ import annotations
@@ -19,12 +20,21 @@ import asyncssh
 
 from hosts.virt import ssh, uri
 from hosts.virt.errors import HostUnreachable, Unsupported
+from hosts.virt.exposure import is_local
 
 # What a stream may hold for a reader that does not read, here and under way.
 WINDOW_BYTES = 1 << 20
 PACKET_BYTES = 32768  # the most that OpenSSH takes
 IDLE_S = 60.0  # an unused connection is kept so long
 REFUSED = asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED
+LIBVIRT_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
+DISCARD_PORT = 9
+
+Place = str | tuple[str, int]  # a unix socket's path, or a loopback address and port
+
+
+class Forbidden(Unsupported):
+    """The host's sshd says that it forwards no such thing. For sockets OpenSSH does not tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +49,7 @@ class Way:
 
 
 class Stream:
-    """One unix socket of the host. Waits while the other side is slow; OSError when it broke."""
+    """One place on the host. Waits while the other side is slow; OSError when it broke."""
 
     def __init__(
         self,
@@ -81,16 +91,16 @@ class _Line:
         self._streams = 0
         self._closing: asyncio.TimerHandle | None = None
 
-    async def open(self, path: str) -> Stream:
+    async def open(self, place: Place) -> Stream:
         connection, is_new = await self._connected()
         try:
-            return await self._stream(connection, path)
+            return await self._stream(connection, place)
         except (asyncssh.ConnectionLost, asyncssh.DisconnectError) as error:
             if is_new:
                 raise HostUnreachable(str(error)) from error
         connection, _ = await self._connected()  # it was lost while nobody used it
         try:
-            return await self._stream(connection, path)
+            return await self._stream(connection, place)
         except (asyncssh.ConnectionLost, asyncssh.DisconnectError) as error:
             raise HostUnreachable(str(error)) from error
 
@@ -112,27 +122,37 @@ class _Line:
             self._connection = await _connect(self._way)
             return self._connection, True
 
-    async def _stream(self, connection: asyncssh.SSHClientConnection, path: str) -> Stream:
+    async def _stream(self, connection: asyncssh.SSHClientConnection, place: Place) -> Stream:
         if self._closing is not None:
             self._closing.cancel()
             self._closing = None
         self._streams += 1
         try:
             reader, writer = await asyncio.wait_for(
-                connection.open_unix_connection(
-                    path, encoding=None, window=WINDOW_BYTES, max_pktsize=PACKET_BYTES
-                ),
-                ssh.CONNECT_TIMEOUT_S,
+                _open_stream(connection, place), ssh.CONNECT_TIMEOUT_S
             )
         except BaseException as error:
             self.give_back()
             if isinstance(error, asyncio.TimeoutError):
                 raise HostUnreachable("no answer to a request for a stream") from error
             if isinstance(error, asyncssh.ChannelOpenError):
-                why = "forbidden by its sshd" if error.code == REFUSED else "not opened"
-                raise Unsupported(f"{path}: {why}: {error.reason}") from error
+                if error.code == REFUSED:
+                    raise Forbidden(f"{place}: forbidden by its sshd: {error.reason}") from error
+                raise Unsupported(f"{place}: not opened: {error.reason}") from error
             raise
         return Stream(self, reader, writer)
+
+
+async def _open_stream(
+    connection: asyncssh.SSHClientConnection, place: Place
+) -> tuple[asyncssh.SSHReader[bytes], asyncssh.SSHWriter[bytes]]:
+    if isinstance(place, str):
+        return await connection.open_unix_connection(
+            place, encoding=None, window=WINDOW_BYTES, max_pktsize=PACKET_BYTES
+        )
+    return await connection.open_connection(
+        *place, encoding=None, window=WINDOW_BYTES, max_pktsize=PACKET_BYTES
+    )
 
 
 _lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Way, _Line]] = (
@@ -148,8 +168,63 @@ async def open_unix(way: Way, path: str) -> Stream:
     """
     if not path.startswith("/"):
         raise Unsupported(f"not a socket's path: {path!r}")
-    lines = _lines.setdefault(asyncio.get_running_loop(), {})
-    return await lines.setdefault(way, _Line(way)).open(path)
+    return await _line(way).open(path)
+
+
+async def open_port(way: Way, address: str, port: int) -> Stream:
+    """A stream to a loopback port on that host. Whose screen answers there the caller must find
+    out: a port is used again by the next machine. Errors as ``open_unix``."""
+    if not is_local(address):
+        raise Unsupported(f"not a loopback address: {address!r}")
+    return await _line(way).open((address, port))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forwards:
+    """What a host's sshd lets our account reach there."""
+
+    is_root: bool
+    sockets: bool
+    ports: bool
+
+
+async def probe(way: Way) -> Forwards:
+    """For an event loop of its own: what it opens is closed. HostUnreachable.
+
+    OpenSSH answers alike for a socket that it does not forward to and for one that the account may
+    not open: so libvirt's own is tried, which every account that uses libvirt may open."""
+    try:
+        sockets = [await _opens(way, path) for path in LIBVIRT_SOCKETS]
+        return Forwards(
+            is_root=(way.username or _this_user()) == "root",
+            sockets=any(sockets),
+            ports=await _forwards_ports(way),
+        )
+    finally:
+        close_all()
+
+
+async def _opens(way: Way, path: str) -> bool:
+    try:
+        (await open_unix(way, path)).close()
+    except Unsupported:
+        return False
+    return True
+
+
+async def _forwards_ports(way: Way) -> bool:
+    """Nobody need listen: to be refused by the port is another answer than by sshd."""
+    try:
+        (await open_port(way, "127.0.0.1", DISCARD_PORT)).close()
+    except Forbidden:
+        return False
+    except Unsupported:
+        return True
+    return True
+
+
+def _line(way: Way) -> _Line:
+    return _lines.setdefault(asyncio.get_running_loop(), {}).setdefault(way, _Line(way))
 
 
 def close_all() -> None:

@@ -17,6 +17,7 @@ from hosts.virt import ssh
 LOCAL = "qemu:///system"
 DEFAULT_SSH_PORT = 22
 DEFAULT_TLS_PORT = 16514
+TLS_FILES = ("cacert.pem", "clientcert.pem", "clientkey.pem")  # libvirt's names
 # Characters that end a path or begin another part of a URI are refused, not escaped.
 _SOCKET_PATH = re.compile(r"/[A-Za-z0-9._/+@-]{1,106}\Z", re.ASCII)
 _HOSTNAME = re.compile(
@@ -67,13 +68,25 @@ def build(
                 f"?no_tty=1&command={quote(str(wrapper), safe='/')}{key}"
             )
         case "tls":
-            return f"qemu+tls://{_authority(address, port, '')}/system"
+            return f"qemu+tls://{_authority(address, port, '')}/system{_certificates()}"
         case _:
             raise InvalidUri("transport")
 
 
 def default_ssh_directory() -> Path:
     return Path(os.environ.get("KVMWEB_VAR", "var")).resolve() / "ssh"
+
+
+def default_tls_directory() -> Path:
+    return Path(os.environ.get("KVMWEB_VAR", "var")).resolve() / "tls"
+
+
+def _certificates() -> str:
+    """The site's own, where all of them are there; else libvirt looks where it always does."""
+    directory = default_tls_directory()
+    if all((directory / name).is_file() for name in TLS_FILES):
+        return f"?pkipath={quote(str(directory), safe='/')}"
+    return ""
 
 
 def checked_socket_path(path: str) -> str:

@@ -1,4 +1,5 @@
-"""Screens of machines on hosts behind SSH (the lab's sshd), by both carriers; and by TLS: none."""
+"""Screens of machines on hosts behind SSH (the lab's sshd, and one that forwards to no sockets), by
+both carriers; and by TLS: none."""
 
 from __future__ import annotations
 
@@ -15,8 +16,10 @@ from websockets.sync.client import ClientConnection
 from accounts.errors import Conflict, Unavailable
 from accounts.models import User
 from hosts import connections
+from hosts import services as host_services
 from hosts.models import Host
 from hosts.virt import ssh
+from hosts.virt.errors import HostUnreachable
 from tests.consoles.test_both_carriers_keep_the_contract import (
     DEADLINE_S,
     Carrier,
@@ -32,6 +35,7 @@ from tests.lab.conftest import RunningLab, lab  # noqa: F401
 from vms import screenshots
 from vms.consoles import gate, targets, tickets
 from vms.models import VM, ConsoleSession
+from vms.provisioning import steps
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -161,6 +165,113 @@ def test_it_says_when_a_remote_machine_stops(
         assert close_code(line) == gate.CLOSE_CODES["stopped"]
     with carrier.open(secret_for(owner, remote)) as line:
         assert close_code(line) == gate.CLOSE_CODES["unavailable"]
+
+
+@pytest.fixture
+def without_sockets(
+    lab: RunningLab,  # noqa: F811
+    remote: VM,
+) -> Iterator[Host]:
+    """Its host, whose sshd now forwards to ports only."""
+    host = remote.host
+    assert host is not None
+
+    def forwards(word: str) -> None:
+        edit = f"s/^AllowStreamLocalForwarding.*/AllowStreamLocalForwarding {word}/"
+        lab.exec("a", "sed", "-i", edit, "/etc/libvirt/ssh/sshd_config")
+        lab.exec("a", "sh", "-c", "kill -HUP $(cat /run/libvirt/sshd.pid)")
+        wait_for(lambda: forwards_sockets(host) is (word == "yes"), "sshd has not read it")
+
+    forwards("no")
+    try:
+        yield host
+    finally:
+        forwards("yes")
+
+
+def forwards_sockets(host: Host) -> bool | None:
+    try:
+        ways = connections.screen_ways(host)
+    except HostUnreachable:  # between its end and its new beginning
+        return None
+    assert ways is not None
+    assert ways.ports
+    return ways.sockets
+
+
+@pytest.mark.lab
+def test_a_screen_where_sshd_forwards_to_no_sockets(
+    carrier: Carrier,
+    owner: User,
+    remote: VM,
+    without_sockets: Host,
+    lab: RunningLab,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    # It runs already, with a socket: the site finds out, and says what to do.
+    host = host_services.refresh_host(without_sockets.pk)
+    assert host.screens == Host.Screens.PORT
+    assert any(check["key"] == "screens_reached" for check in host.checks)
+    remote.host = host
+    with pytest.raises(Unavailable) as refused:
+        asyncio.run(targets.open_vnc(remote))
+    assert refused.value.code == "console.next_start"
+
+    at = connections.hypervisor(host)
+    lab.virsh("a", "define", str(tmp_path / "domain.xml"))
+    try:
+        at.force_off(remote.uuid)
+        steps.power_on(at, remote)
+        with carrier.open(secret_for(owner, remote)) as first:
+            screen = Screen(first)
+            assert "QEMU" in screen.name
+            assert screen.picture()
+            with carrier.open(secret_for(owner, remote)) as second:
+                assert Screen(second).picture()
+        assert at.exposure().result == "pass"
+        listening = lab.exec("a", "ss", "-Hltn").stdout
+        port = at.display_port(remote.uuid).port
+        assert [line.split()[3] for line in listening.splitlines() if f":{port}" in line] == [
+            f"127.0.0.1:{port}"
+        ]
+    finally:
+        lab.virsh("a", "undefine", str(remote.uuid))
+
+
+@pytest.mark.lab
+def test_the_next_machine_on_a_port_is_not_shown(
+    owner: User,
+    remote: VM,
+    without_sockets: Host,
+    lab: RunningLab,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The host names the port of this machine's last boot, where another listens by now."""
+    remote.host = host = host_services.refresh_host(without_sockets.pk)
+    at = connections.hypervisor(host)
+    lab.virsh("a", "define", str(tmp_path / "domain.xml"))
+    other = tmp_path / "other.xml"
+    other_uuid, name = uuid.uuid4(), f"other-{uuid.uuid4().hex[:6]}"
+    other.write_text(DOMAIN.format(name=name, uuid=other_uuid))
+    lab.virsh("a", "define", str(other))
+    try:
+        at.force_off(remote.uuid)
+        steps.power_on(at, remote)
+        before = at.display_port(remote.uuid)
+        at.force_off(remote.uuid)
+        at.arrange_display(other_uuid, by_port=True)
+        at.start(other_uuid)
+        assert at.display_port(other_uuid).port == before.port
+        monkeypatch.setattr(targets, "_where", lambda _vm: before)
+        monkeypatch.setattr(targets, "_port", lambda _vm: before)
+        with pytest.raises(Unavailable) as refused:
+            asyncio.run(targets.open_vnc(remote))
+        assert refused.value.code == "console.wrong_screen"
+    finally:
+        at.force_off(other_uuid)
+        lab.virsh("a", "undefine", str(other_uuid))
+        lab.virsh("a", "undefine", str(remote.uuid))
 
 
 def test_a_tls_host_has_no_way_for_a_screen(owner: User, running_vm: VM) -> None:

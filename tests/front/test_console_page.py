@@ -181,6 +181,17 @@ def test_a_screen_that_cannot_be_had_says_why_and_does_not_try_again(
     vm = seed.machine(made, "web-1")
     page = open_console(open_page, made, vm)
     assert console.screen
+    for reason, said in (
+        ("console.next_start", "Shut the machine down and start it"),
+        ("console.no_password", "Shut the machine down and start it here"),
+        ("console.ssh", "Use the serial console"),
+    ):
+        asked = len(console.asked)
+        console.screen.close(code=4503, reason=reason)
+        expect(page.locator("#notice-text")).to_contain_text(said)
+        page.click("#notice-reconnect")
+        is_connected(page)
+        assert len(console.asked) == asked + 1
     console.screen.close(code=4503, reason="console.ssh")
     expect(page.locator("#notice-text")).to_contain_text("Use the serial console")
     # The host is connected by TLS.
@@ -188,10 +199,29 @@ def test_a_screen_that_cannot_be_had_says_why_and_does_not_try_again(
     page.click("#notice-reconnect")
     expect(page.locator("#notice-text")).to_have_text(console.refusal[1])
     page.wait_for_timeout(600)
-    assert len(console.asked) == 2
+    assert len(console.asked) == 5
     console.refusal = None
     page.click("#tab-serial")
     is_connected(page, "serial")
+
+
+def test_a_host_that_does_not_answer_is_said_and_tried_again(
+    open_page: Open, made: seed.Demo, console: Console
+) -> None:
+    page = open_console(open_page, made, seed.machine(made, "web-1"))
+    page.clock.install()
+    for reason, said in (
+        ("console.target", "The machine's host does not answer. Trying again …"),
+        ("console.wrong_screen", "Nothing of it is shown. Trying again …"),
+    ):
+        page.clock.pause_at(page.evaluate("Date.now() + 1000"))
+        assert console.screen
+        console.screen.close(code=4503, reason=reason)
+        expect(page.locator("#notice-text")).to_contain_text(said)
+        page.clock.run_for(10_000)
+        page.clock.resume()
+        is_connected(page)
+        expect(page.locator("#notice")).to_be_hidden()
 
 
 # --- the screen ---------------------------------------------------------------------------------
@@ -400,6 +430,13 @@ def test_the_page_says_what_happens_to_the_line(
 ) -> None:
     page = open_serial(open_page, made, seed.machine(made, "web-1"))
     assert console.line is not None
+    page.clock.install()
+    console.line.send(json.dumps({"type": "line", "state": "waiting", "why": "host"}))
+    expect(page.locator("#strip-text")).to_have_text(
+        "The machine's host does not answer. Trying again …"
+    )
+    page.clock.run_for(60_000)  # as long as it is so
+    expect(page.locator("#strip-text")).to_be_visible()
     for message, said in (
         ({"type": "line", "state": "waiting", "why": "in_use"}, "Another program on the host"),
         ({"type": "line", "state": "open"}, "The line is open again."),

@@ -33,6 +33,19 @@ def test_tls() -> None:
     )
 
 
+def test_tls_with_the_sites_own_certificates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KVMWEB_VAR", str(tmp_path))
+    (tmp_path / "tls").mkdir()
+    for name in uri.TLS_FILES:
+        built = uri.build(transport="tls", address="kvm1")
+        assert built == "qemu+tls://kvm1/system"  # all of them, or libvirt's own places
+        (tmp_path / "tls" / name).write_text("-")
+    built = uri.build(transport="tls", address="kvm1")
+    assert built == f"qemu+tls://kvm1/system?pkipath={tmp_path}/tls"
+
+
 def test_ssh_pins_the_host_key(tmp_path: Path) -> None:
     (tmp_path / "id_ed25519").write_text("key")
     built = uri.build(

@@ -21,6 +21,7 @@ from hosts.virt.errors import (
     NoSuchNetwork,
     NoSuchPool,
     NoSuchVolume,
+    Unsupported,
     VirtError,
     WrongState,
 )
@@ -339,6 +340,35 @@ def test_screen(world: World) -> None:
     with socket.socket(fileno=descriptor) as vnc:
         vnc.settimeout(5)
         assert vnc.recv(12) == b"RFB 003.008\n"
+
+
+def test_screen_on_a_port(world: World) -> None:
+    spec = world.defined()
+    with pytest.raises(WrongState):
+        world.hypervisor.display_port(spec.uuid)
+    world.hypervisor.arrange_display(spec.uuid, by_port=True)
+    world.hypervisor.arrange_display(spec.uuid, by_port=True)
+    world.hypervisor.start(spec.uuid)
+    facts = world.hypervisor.domain(spec.uuid)
+    assert facts.vnc_socket is None
+    screen = world.hypervisor.display_port(spec.uuid)
+    assert (screen.address, screen.boot) == ("127.0.0.1", facts.id)
+    assert len(screen.password) == 8
+    assert world.hypervisor.display_port(spec.uuid) == screen  # two who look know the same
+    assert screen.password not in world.hypervisor.domain_xml(spec.uuid)
+    assert world.hypervisor.exposure().result == "pass"
+    world.hypervisor.define(spec)  # what is brought in line stays so
+    world.hypervisor.force_off(spec.uuid)
+    world.hypervisor.start(spec.uuid)
+    again = world.hypervisor.display_port(spec.uuid)
+    assert again.password != screen.password
+    assert again.boot != screen.boot
+    world.hypervisor.arrange_display(spec.uuid, by_port=False)
+    world.hypervisor.force_off(spec.uuid)
+    world.hypervisor.start(spec.uuid)
+    assert world.hypervisor.domain(spec.uuid).vnc_socket
+    with pytest.raises(Unsupported):
+        world.hypervisor.display_port(spec.uuid)
 
 
 def test_no_address_yet(world: World) -> None:

@@ -131,6 +131,21 @@ messages.register(
             "it stays so, tell an admin (reference %(ref)s): the account by which this site signs "
             "in there must be allowed to open machines' screens, and its sshd to forward them."
         ),
+        "console.next_start": _(
+            "The screen of %(name)s opens here after it was shut down and started once: %(host)s "
+            "lets this site reach no screens by socket, and this machine still has one (reference "
+            "%(ref)s). The serial console works now."
+        ),
+        "console.no_password": _(
+            "The screen of %(name)s asks for no password on %(host)s, so nobody could tell whose "
+            "it is, and it is not shown. Shut the machine down and start it here: then it has one "
+            "(reference %(ref)s)."
+        ),
+        "console.wrong_screen": _(
+            "What answers where %(name)s should show its screen on %(host)s is not that machine: "
+            "nothing of it was shown. Try again in a moment; if it stays so, tell an admin "
+            "(reference %(ref)s)."
+        ),
         "console.tls": _(
             "%(host)s is connected by TLS, which carries no screens. Use the serial console, or "
             "ask an admin to connect the host by SSH."

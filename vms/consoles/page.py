@@ -140,6 +140,19 @@ def words() -> dict[str, str]:
             "Its host does not let this site open screens. Use the serial console, or tell an "
             "admin: the account there and its sshd must allow it."
         ),
+        "next_start": _(
+            "Shut the machine down and start it, then its screen opens here: its host lets this "
+            "site reach no screen of a machine that was started before. The serial console works."
+        ),
+        "no_password": _(
+            "Its screen on the host asks for no password, so it could be another machine's. Shut "
+            "the machine down and start it here, then it has one."
+        ),
+        "wrong_screen": _(
+            "Another program answers in place of this machine's screen. Nothing of it is shown. "
+            "Trying again …"
+        ),
+        "host": _("The machine's host does not answer. Trying again …"),
         "signed_out": _("You signed out. Sign in again to see this screen."),
         "revoked": _("You may not see this screen any more. Ask the machine's owner."),
         "deleted": _("The machine was deleted."),
@@ -155,7 +168,7 @@ def words() -> dict[str, str]:
         "control_given": _("You have control now."),
         "skipped": _("%s of output came faster than this page could show it and were left out."),
         "dropped": _("The guest did not take %s bytes of what was typed."),
-        "line_host": _("The host does not answer. The line comes back by itself."),
+        "line_host": _("The machine's host does not answer. Trying again …"),
         "line_moving": _("The machine moves to another host. The line follows by itself."),
         "line_in_use": _(
             "Another program on the host reads this line. It opens here when that one leaves."

@@ -2,9 +2,10 @@
 
 A host whose libvirt socket is on this machine gives an already connected descriptor
 (``virDomainOpenGraphicsFD``); a host behind SSH is reached through an SSH connection, to the
-display's unix socket there. Never by a port: a port is used again by the next machine. A host
-connected by TLS has no way for a display: libvirt's protocol carries none, and a port on the
-network is what we refuse.
+display's unix socket there or, where that cannot be reached, to a loopback port with a password of
+this boot. Never by a port alone: a port is used again by the next machine. A host connected by TLS
+has no way for a display: libvirt's protocol carries none, and a port on the network is what we
+refuse.
 """
 
 from __future__ import annotations
@@ -12,16 +13,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import socket
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from channels.db import database_sync_to_async
 
 from accounts.errors import Conflict, Unavailable
 from hosts import connections
 from hosts.models import Host
-from hosts.virt.errors import Unsupported, VirtError
+from hosts.virt.errors import NoPassword, Unsupported, VirtError
+from hosts.virt.spec import DisplayPort
+from vms.consoles.displaydoor import Greeting, NotTheDisplay, sign_in
 from vms.models import VM
 
 if TYPE_CHECKING:
@@ -30,6 +34,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 READ_BYTES = 65536
+SIGN_IN_TIMEOUT_S = 8.0
+# Another process of the site may set a new password between our asking for it and its use.
+SIGN_IN_TRIES = 3
 
 
 class TargetEnded(Exception):  # noqa: N818 - an end, not an error
@@ -107,6 +114,32 @@ class StreamTarget:
         self._stream.close()
 
 
+class SignedInTarget(StreamTarget):
+    """A display whose password was told to it here: whoever looks is asked for none."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(stream)
+        self._greeting = Greeting()
+        self._said = asyncio.Event()
+        self._said.set()
+
+    async def read(self) -> bytes:
+        while not self._greeting.over or self._greeting.answer:
+            await self._said.wait()
+            self._said.clear()
+            if self._greeting.answer:
+                answer = bytes(self._greeting.answer)
+                self._greeting.answer.clear()
+                return answer
+        return await super().read()
+
+    async def write(self, data: bytes) -> None:
+        passed = self._greeting.feed(data)
+        self._said.set()
+        if passed:
+            await super().write(passed)
+
+
 class _Bridge:
     """A pair of sockets, and what is carried between one of them and a stream of this process."""
 
@@ -161,30 +194,76 @@ async def _open_descriptor(vm: VM) -> Target:
 async def _open_by_ssh(vm: VM) -> Target:
     from hosts.virt import sshforward  # asyncssh takes 15 MiB, and not every site has such hosts
 
-    assert vm.host is not None  # noqa: S101 - told by the caller
-    path = await database_sync_to_async(display_path, thread_sensitive=False)(vm)
+    host = vm.host
+    assert host is not None  # noqa: S101 - told by the caller
     try:
-        stream = await sshforward.open_unix(connections.ssh_way(vm.host), path)
+        way = await _in_thread(_where)(vm)
+        if isinstance(way, DisplayPort):
+            return await _open_port(vm, host, way)
+        return StreamTarget(await sshforward.open_unix(connections.ssh_way(host), way))
     except Unsupported as error:
         log.warning("display of %s (%s): %s", vm.uuid, error.ref, error.raw)
-        raise Unavailable("console.ssh", name=vm.name, host=vm.host.name, ref=error.ref) from error
+        raise Unavailable(
+            _why_not(host, error), name=vm.name, host=host.name, ref=error.ref
+        ) from error
     except VirtError as error:
         log.warning("display of %s (%s): %s", vm.uuid, error.ref, error.raw)
         raise Unavailable("console.target", name=vm.name, ref=error.ref) from error
-    return StreamTarget(stream)
 
 
-def display_path(vm: VM) -> str:
-    """The unix socket on its host where the machine shows its screen now. Blocks. Unavailable."""
-    if vm.host is None:
-        raise Unavailable("console.target", name=vm.name, ref="")
-    try:
-        path = connections.hypervisor(vm.host).domain(vm.uuid).vnc_socket
-    except VirtError as error:
-        raise Unavailable("console.target", name=vm.name, ref=error.ref) from error
-    if not path:  # it is off, or has no screen
-        raise Unavailable("console.target", name=vm.name, ref="")
-    return path
+async def _open_port(vm: VM, host: Host, way: DisplayPort) -> Target:
+    """HostUnreachable, Unsupported and whatever asking the host again says."""
+    from hosts.virt import sshforward
+
+    refused = ""
+    for _ in range(SIGN_IN_TRIES):
+        stream = await sshforward.open_port(connections.ssh_way(host), way.address, way.port)
+        target = SignedInTarget(stream)
+        try:
+            await asyncio.wait_for(sign_in(stream, way.password), SIGN_IN_TIMEOUT_S)
+            again = await _in_thread(_port)(vm)
+        except (NotTheDisplay, OSError, asyncio.TimeoutError) as error:
+            target.close()
+            refused = str(error) or type(error).__name__
+            way = await _in_thread(_port)(vm)
+            continue
+        except BaseException:
+            target.close()
+            raise
+        # Still the same boot on the same port: so it was this machine that took the password,
+        # even where an admin gave several machines the same one.
+        if (again.boot, again.port) == (way.boot, way.port):
+            return target
+        target.close()
+        refused, way = "the machine was started anew meanwhile", again
+    ref = secrets.token_hex(4)
+    log.warning("display of %s (%s): port %s: %s", vm.uuid, ref, way.port, refused)
+    raise Unavailable("console.wrong_screen", name=vm.name, host=host.name, ref=ref)
+
+
+def _why_not(host: Host, error: Unsupported) -> str:
+    if isinstance(error, NoPassword):
+        return "console.no_password"
+    return "console.next_start" if host.screens == Host.Screens.PORT else "console.ssh"
+
+
+def _where(vm: VM) -> str | DisplayPort:
+    """The unix socket or the port on its host where the machine shows its screen now. Blocks.
+    VirtError."""
+    assert vm.host is not None  # noqa: S101 - told by the caller
+    return connections.hypervisor(vm.host).domain(vm.uuid).vnc_socket or _port(vm)
+
+
+def _port(vm: VM) -> DisplayPort:
+    assert vm.host is not None  # noqa: S101 - told by the caller
+    return connections.hypervisor(vm.host).display_port(vm.uuid)
+
+
+T = TypeVar("T")
+
+
+def _in_thread(function: Callable[[VM], T]) -> Callable[[VM], Awaitable[T]]:
+    return database_sync_to_async(function, thread_sensitive=False)
 
 
 _OPENERS: dict[Host.Transport, Callable[[VM], Awaitable[Target]]] = {

@@ -18,6 +18,7 @@ from django.utils import timezone
 from accounts import quotas
 from accounts.errors import DomainError
 from hosts import placement
+from hosts.models import Host
 from hosts.virt.errors import (
     AlreadyExists,
     DomainBusy,
@@ -254,6 +255,7 @@ def stop(ctx: JobContext) -> None:
 
 def power_on(at: Hypervisor, vm: VM) -> None:
     """Start it; one that runs already is what was wanted."""
+    arrange_screen(at, vm)
     try:
         at.start(vm.uuid)
     except WrongState:
@@ -261,6 +263,12 @@ def power_on(at: Hypervisor, vm: VM) -> None:
             raise
         return
     at_host.look(vm)
+
+
+def arrange_screen(at: Hypervisor, vm: VM) -> None:
+    """Where this site can reach it on that host, as far as that was found out."""
+    if vm.host is not None and vm.host.transport == Host.Transport.SSH:
+        at.arrange_display(vm.uuid, by_port=vm.host.screens == Host.Screens.PORT)
 
 
 def switch_off(at: Hypervisor, vm: VM) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import secrets
+import string
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
 
@@ -13,9 +16,10 @@ from hosts.virt import parse
 from hosts.virt.client.base import Calls
 from hosts.virt.connection import WORK_TIMEOUT_S
 from hosts.virt.consoles import LibvirtLine
-from hosts.virt.errors import Unsupported
+from hosts.virt.errors import NoPassword, Unsupported, WrongState
 from hosts.virt.protocol import ConsoleLine, Ended, Receive
-from hosts.virt.xml import edits
+from hosts.virt.spec import DisplayPort
+from hosts.virt.xml import edits, screens
 
 # 4K at 24 bits is 24 MiB as PPM; what is larger is not a screen.
 SCREENSHOT_LIMIT_BYTES = 64 * 1024 * 1024
@@ -25,6 +29,11 @@ ADDRESS_SOURCES = {
     "agent": libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT,
     "arp": libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
 }
+
+VNC_PASSWORD_CHARS = 8  # the protocol takes no more
+# By the host's clock, which may differ from ours; what is signed in stays.
+PASSWORD_LASTS = timedelta(hours=1)
+PASSWORD_LEFT = timedelta(minutes=30)
 
 
 class MediaCalls(Calls):
@@ -50,6 +59,12 @@ class MediaCalls(Calls):
         flags = libvirt.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH
         return int(self._on_domain(uuid, lambda dom: dom.openGraphicsFD(0, flags)))
 
+    def arrange_display(self, uuid: UUID, *, by_port: bool) -> None:
+        self._on_domain(uuid, lambda dom: _arrange(dom, by_port=by_port))
+
+    def display_port(self, uuid: UUID) -> DisplayPort:
+        return self._on_domain(uuid, _display_port)
+
     def open_console(self, uuid: UUID, receive: Receive, ended: Ended) -> ConsoleLine:
         return LibvirtLine(self.connection.uri, uuid, receive, ended)
 
@@ -67,6 +82,41 @@ def _eject(dom: Any, target: str) -> None:
         stored = edits.ejected_cdrom(dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), target)
         if stored is not None:
             dom.updateDeviceFlags(stored, libvirt.VIR_DOMAIN_DEVICE_MODIFY_CONFIG)
+
+
+def _arrange(dom: Any, *, by_port: bool) -> None:
+    if not dom.isPersistent():
+        return
+    stored = dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE)
+    changed = screens.arranged(stored, by_port=by_port, password=_vnc_password())
+    if changed is not None:
+        dom.connect().defineXMLFlags(changed, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+
+
+def _display_port(dom: Any) -> DisplayPort:
+    boot = dom.ID()
+    if boot < 0:
+        raise WrongState("the domain is off: it shows no screen")
+    live = dom.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)
+    found = screens.listener(live)
+    if found is None:
+        raise Unsupported("its screen is on no loopback port")
+    if not found.password:
+        raise NoPassword("a port alone does not tell whose screen it is")
+    now = datetime.now(timezone.utc)
+    password = found.password
+    if found.valid_to is not None and found.valid_to - now < PASSWORD_LEFT:
+        password = _vnc_password()
+        dom.updateDeviceFlags(
+            screens.with_password(live, password, now + PASSWORD_LASTS),
+            libvirt.VIR_DOMAIN_DEVICE_MODIFY_LIVE,
+        )
+    return DisplayPort(address=found.address, port=found.port, password=password, boot=boot)
+
+
+def _vnc_password() -> str:
+    letters = string.ascii_letters + string.digits
+    return "".join(secrets.choice(letters) for _ in range(VNC_PASSWORD_CHARS))
 
 
 def _screenshot(dom: Any) -> tuple[str, bytes]:

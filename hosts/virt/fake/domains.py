@@ -11,7 +11,7 @@ from uuid import UUID
 
 from PIL import Image
 
-from hosts.virt.errors import AgentSilent, AlreadyExists, NoSuchDomain, WrongState
+from hosts.virt.errors import AgentSilent, AlreadyExists, NoSuchDomain, Unsupported, WrongState
 from hosts.virt.fake.console import FakeConsoles
 from hosts.virt.fake.state import FakeDomain, counted
 from hosts.virt.fake.volumes import FakeVolumes
@@ -21,6 +21,7 @@ from hosts.virt.spec import (
     CdromSpec,
     DiskFacts,
     DiskSpec,
+    DisplayPort,
     DomainEvent,
     DomainFacts,
     DomainSpec,
@@ -116,6 +117,7 @@ class FakeDomains(FakeConsoles, FakeVolumes):
             state = DomainState.PAUSED if paused else DomainState.RUNNING
             domain.state, domain.reason = state, "starting" if paused else "booted"
             domain.id, self._next_id = self._next_id, self._next_id + 1
+            domain.screen_port = 5900 + domain.id if domain.screen_by_port else None
             domain.boots += not domain.saved
             domain.saved = False
         self.log_serial(domain, b"")
@@ -231,6 +233,20 @@ class FakeDomains(FakeConsoles, FakeVolumes):
         self.vnc_peers.setdefault(uuid, []).append(theirs)
         return ours.detach()
 
+    @counted
+    def arrange_display(self, uuid: UUID, *, by_port: bool) -> None:
+        self._domain(uuid).screen_by_port = by_port
+
+    @counted
+    def display_port(self, uuid: UUID) -> DisplayPort:
+        domain = self._running(uuid)
+        if domain.screen_port is None or domain.id is None:
+            raise Unsupported("its screen is on no loopback port")
+        secret = f"boot{domain.id:04}"
+        return DisplayPort(
+            address="127.0.0.1", port=domain.screen_port, password=secret, boot=domain.id
+        )
+
     # --- private ------------------------------------------------------------------------------
 
     def _domain(self, uuid: UUID) -> FakeDomain:
@@ -327,7 +343,7 @@ def _facts(domain: FakeDomain) -> DomainFacts:
         metadata=spec.metadata,
         disks=tuple(disks),
         nics=nics,
-        vnc_socket=vnc if domain.on and spec.vnc else None,
+        vnc_socket=vnc if domain.on and spec.vnc and domain.screen_port is None else None,
         id=domain.id,
         saved=domain.saved,
     )

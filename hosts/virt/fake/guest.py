@@ -75,6 +75,7 @@ class FakeGuest(FakeAgent):
         with self._lock:
             domain.state, domain.reason = DomainState.RUNNING, "migrated"
             domain.id, self._next_id = self._next_id, self._next_id + 1
+            domain.screen_port = 5900 + domain.id if domain.screen_by_port else None
         self._lifecycle(domain, "resumed")
 
     def _boot(

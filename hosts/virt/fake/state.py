@@ -59,6 +59,8 @@ class FakeDomain:
     current_snapshot: str = ""
     saved: bool = False
     next_spec: DomainSpec | None = None  # stored, from the next start on
+    screen_by_port: bool = False  # stored
+    screen_port: int | None = None  # of this boot
     backup: list[tuple[FakeVolume, FakeVolume]] | None = None  # (target, source as it was)
 
     @property

@@ -2,8 +2,9 @@
 
 - ``lab0``: each host's link to a bridge in a namespace of its own (the *switch*), over which
   hosts migrate machines to each other. Nothing else is on that bridge.
-- ``site0``: a link to this machine, on which a host answers ssh and never speaks first. A guest's
-  packet, or one that a host's own program sends, is dropped there.
+- ``site0``: a link to this machine, on which a host answers ssh (and libvirt's TLS, where a test
+  has it listen) and never speaks first. A guest's packet, or one that a host's own program sends,
+  is dropped there.
 
 No host has a default route, so there is no third way.
 """
@@ -16,6 +17,7 @@ from .shell import run
 
 BRIDGE = "br0"
 SSH_PORT = 22
+TLS_PORT = 16514  # libvirt's
 CUT_TABLE = "kvmlab_cut"
 
 # Conntrack knows which side began a connection; priority -10 comes before libvirt's own rules.
@@ -25,7 +27,7 @@ delete table inet kvmlab
 table inet kvmlab {{
   chain input {{
     type filter hook input priority -10; policy accept;
-    iifname "{SITE_LINK}" tcp dport {SSH_PORT} accept
+    iifname "{SITE_LINK}" tcp dport {{ {SSH_PORT}, {TLS_PORT} }} accept
     iifname "{SITE_LINK}" drop
   }}
   chain output {{

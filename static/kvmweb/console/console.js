@@ -19,7 +19,10 @@ const STRIP_MS = 6000;
 const FONT = { least: 9, most: 28, usual: 14 };
 // Close codes of vms/consoles/gate.py after which trying again by itself makes no sense.
 const FINAL = { 4400: "protocol", 4401: "signed_out", 4403: "revoked", 4404: "deleted", 4408: "idle", 4409: "limit", 4429: "too_many" };
+// Of a 4503: what somebody must do first.
+const MUST_ACT = { "console.ssh": "ssh", "console.next_start": "next_start", "console.no_password": "no_password" };
 const AGAIN_BY_HAND = ["idle", "limit", "protocol", "too_many"];
+const UNAVAILABLE = 4503;
 // Control moved between people: another ticket, at once.
 const MOVED = { 4411: "handed_over", 4412: "control_given" };
 
@@ -86,13 +89,19 @@ function notice(text, { reconnect = false, next = false } = {}) {
 }
 
 let stripTimer = 0;
+let lasting = ""; // said for as long as it is so
 
 function say(text) {
   if (paste.busy()) return; // its progress stands there
   clearTimeout(stripTimer);
-  byId("strip").hidden = !text;
-  byId("strip-text").textContent = text;
+  byId("strip").hidden = !(text || lasting);
+  byId("strip-text").textContent = text || lasting;
   if (text) stripTimer = setTimeout(() => say(""), STRIP_MS);
+}
+
+function hold(text) {
+  lasting = text;
+  say("");
 }
 
 function enableControls() {
@@ -180,6 +189,7 @@ function connected() {
 function ended(which, code, reason) {
   which.ended();
   if (which !== view()) return;
+  hold("");
   enableControls();
   mark("ended");
   if (again) {
@@ -196,10 +206,10 @@ function ended(which, code, reason) {
     giveUp(words[FINAL[code]], AGAIN_BY_HAND.includes(FINAL[code]));
   } else if (final) {
     notice(words.left, { reconnect: true });
-  } else if (reason === "console.ssh") {
-    notice(words.ssh, { reconnect: true }); // an admin must act first
+  } else if (MUST_ACT[reason]) {
+    notice(words[MUST_ACT[reason]], { reconnect: true });
   } else if (hasScreen()) {
-    retry(words.lost);
+    retry(code === UNAVAILABLE ? words[reason === "console.wrong_screen" ? "wrong_screen" : "host"] : words.lost);
   } else {
     waitForScreen();
   }
@@ -272,7 +282,10 @@ async function openSerial() {
     link: askToOpen,
     skipped: (bytes) => say(words.skipped.replace("%s", `${Math.ceil(bytes / 1024)} KiB`)),
     dropped: (bytes) => say(words.dropped.replace("%s", bytes)),
-    line: (why) => say(words[`line_${why || "open"}`] ?? words.line_host),
+    line: (why) => {
+      hold(why ? (words[`line_${why}`] ?? words.line_host) : "");
+      if (!why) say(words.line_open);
+    },
     ended: () => {},
     resized: showSize,
     search: openSearch,
@@ -298,6 +311,7 @@ function showKind() {
 function choose(next) {
   if (next === kind) return;
   const before = view();
+  hold("");
   kind = next;
   chosen.kind = next;
   remember(settings.uuid, { kind });
