@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from multiprocessing.context import ForkProcess
 
@@ -27,7 +27,8 @@ from jobs.subprocesses import end_with_parent
 logger = logging.getLogger(__name__)
 
 PROCESSES_OF_A_QUEUE = 2
-RESTART_AFTER_S = 1.0
+RESTART_AFTER_S, RESTART_AFTER_MOST_S = 1.0, 30.0
+SETTLED_S = 60.0  # what ran for so long did not fail at its start
 FORK = multiprocessing.get_context("fork")
 
 
@@ -38,25 +39,72 @@ def main() -> None:
     programs = _programs()
     gc.collect()
     gc.freeze()  # a collection in a child would touch, and so copy, every page
+    keep_running(programs)
+
+
+def keep_running(programs: Mapping[str, Callable[[], object]]) -> None:
+    """Each in a process of its own, started again when it ends; until SIGTERM or SIGINT."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit())
-    running: dict[str, ForkProcess] = {}
+    kept = [_Kept(name, program) for name, program in programs.items()]
     try:
         while True:
-            for name, program in programs.items():
-                if name not in running:
-                    running[name] = _start(name, program)
-            # Not their sentinels: what a killed worker leaves holds them open.
-            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-            for name in [name for name, process in running.items() if not process.is_alive()]:
-                code = running.pop(name).exitcode
-                logger.error("%s ended with %s: starting it again", name, code)
-            time.sleep(RESTART_AFTER_S)
+            for one in kept:
+                one.start_when_due()
+            if all(one.process is not None for one in kept):
+                _wait_for_an_end({one.process.pid for one in kept if one.process is not None})
+            else:
+                time.sleep(RESTART_AFTER_S)
+            for one in kept:
+                one.look()
     finally:
-        for process in running.values():
+        # Not those in ``kept``: the signal may have come while one was started.
+        processes = FORK.active_children()
+        for process in processes:
             process.terminate()
-        for process in running.values():
+        for process in processes:
             process.join()
+
+
+class _Kept:
+    """A program that is to run always."""
+
+    def __init__(self, name: str, program: Callable[[], object]) -> None:
+        self.name, self.program = name, program
+        self.process: ForkProcess | None = None
+        self._pause_s = 0.0
+        self._changed_at = time.monotonic()  # started, or ended
+
+    def start_when_due(self) -> None:
+        if self.process is None and time.monotonic() >= self._changed_at + self._pause_s:
+            self.process = _start(self.name, self.program)
+            self._changed_at = time.monotonic()
+
+    def look(self) -> None:
+        if self.process is None or self.process.is_alive():
+            return
+        now = time.monotonic()
+        self._pause_s = next_pause(self._pause_s, ran_s=now - self._changed_at)
+        logger.error(
+            "%s ended with %s: starting it again in %g s",
+            *(self.name, self.process.exitcode, self._pause_s),
+        )
+        self.process, self._changed_at = None, now
+
+
+def next_pause(pause_s: float, *, ran_s: float) -> float:
+    """Before it is started again: what ends as soon as it is there gets ever longer ones."""
+    if ran_s >= SETTLED_S:
+        return RESTART_AFTER_S
+    return min(max(RESTART_AFTER_S, 2 * pause_s), RESTART_AFTER_MOST_S)
+
+
+def _wait_for_an_end(ours: Collection[int | None]) -> None:
+    """Not by their sentinels: what a killed worker leaves holds them open. Where this is the first
+    process of a container, others' orphans end here too."""
+    ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+    if ended is not None and ended.si_pid not in ours:
+        os.waitpid(ended.si_pid, os.WNOHANG)
 
 
 def _programs() -> dict[str, Callable[[], object]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kvmweb.background import next_pause
 from tests.servers import Process, Redis, database_url, wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
@@ -73,7 +74,7 @@ def test_a_worker_that_is_killed_is_started_again(background: Process) -> None:
         "what was left of the first one has ended",
         timeout_s=90,
     )
-    assert "ended with -9: starting it again" in background.log.read_text()
+    assert "ended with -9: starting it again in 1 s" in background.log.read_text()
     assert len(children(background.pid)) == 4  # two workers, beat, the watcher
 
 
@@ -84,3 +85,36 @@ def test_all_end_with_their_parent(background: Process, number: signal.Signals) 
     background.send(number)
     wait_for(lambda: not running(whole), "all have ended")
     wait_for(lambda: not background.alive(), "and their parent")
+
+
+def test_what_ends_at_its_start_gets_ever_longer_pauses() -> None:
+    pauses = [0.0]
+    for _ in range(7):
+        pauses.append(next_pause(pauses[-1], ran_s=0.1))
+    assert pauses == [0, 1, 2, 4, 8, 16, 30, 30]
+    assert next_pause(30, ran_s=3600) == 1
+
+
+ADOPTS_ORPHANS = """
+import ctypes, os, time
+from kvmweb.background import keep_running
+
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: as a container's first process
+if os.fork() == 0:
+    if os.fork() == 0:
+        time.sleep(0.2)
+    os._exit(0)
+print("begun", flush=True)
+keep_running({"sleeper": lambda: time.sleep(3600)})
+"""
+
+
+def test_orphans_of_others_are_no_zombies(tmp_path: Path) -> None:
+    process = Process("-c", ADOPTS_ORPHANS, env={}, log=tmp_path / "log")
+    try:
+        wait_for(lambda: "begun" in process.log.read_text(), "it has begun")
+        wait_for(lambda: len(children(process.pid)) == 1, "only the sleeper is left")
+        process.send(signal.SIGTERM)
+        wait_for(lambda: not process.alive(), "it has ended")
+    finally:
+        process.kill()
