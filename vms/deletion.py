@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING
 
+from django.db import transaction
 from django.utils import timezone
 
 from accounts import quotas
@@ -54,6 +55,10 @@ def stop(ctx: JobContext) -> None:
 
 @patiently
 def undefine(ctx: JobContext) -> None:
+    """From here on nothing is undone: what is kept of it is there whatever happens."""
+    if keeps_disk(ctx):
+        with transaction.atomic():
+            backup_steps.taken(Job.objects.select_related("actor").get(pk=ctx.job.pk))
     vm = at_host.machine(ctx)
     if vm.host is not None:
         at_host.hypervisor(vm).undefine(vm.uuid)

@@ -391,6 +391,26 @@ class TestOfADeletedMachine:
         run_to_end(recycle_bin.purge(vm, actor=owner))
         assert volumes(fake) == set()
 
+    def test_what_is_kept_stays_when_the_rest_fails(
+        self, vm: VM, fake: FakeHypervisor, owner: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write(fake, vm, b"precious")
+        run_to_end(lifecycle.request(vm, "delete", actor=owner))
+        vm.refresh_from_db()
+
+        def refuse(_vm: VM) -> None:
+            raise UnknownVirtError("no")
+
+        with monkeypatch.context() as broken:
+            broken.setattr("vms.seriallog.remove", refuse)  # its disk has gone by then
+            job = run_to_end(recycle_bin.purge(vm, actor=owner, keep_disk=True))
+        assert job.state == Job.State.FAILED
+        backup = vm.backups.select_related("image").get()
+        assert backup.image.state == Image.State.READY
+        assert content(fake, backup.image.volume_name) == b"precious"
+        assert run_to_end(recycle_bin.purge(vm, actor=owner)).state == Job.State.SUCCEEDED
+        assert services.outliving(owner) == [backup]
+
     def test_asked_on_the_page(self, vm: VM, owner: User, browser: Callable[..., Client]) -> None:
         run_to_end(lifecycle.request(vm, "delete", actor=owner))
         client = browser(owner)

@@ -130,8 +130,9 @@ def drop(ctx: JobContext) -> None:
 
 
 def taken(job: Job) -> None:
+    """Idempotent: a deletion that keeps the disk says so before anything else goes."""
     backup = _rows().filter(pk=job.params["backup"]).first()
-    if backup is None:
+    if backup is None or backup.image.state == Image.State.READY:
         return
     for target, image in backup.files:
         checksum, size = job.data["sums"][target]
@@ -161,7 +162,7 @@ def not_taken(job: Job) -> None:
 def forget_rows(job: Job) -> None:
     """Of the backup that the job did not take."""
     backup = _rows().filter(pk=job.params["backup"]).first()
-    if backup is None:
+    if backup is None or backup.image.state == Image.State.READY:
         return
     for _target, image in backup.files:
         services.forget(image)
