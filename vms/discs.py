@@ -142,14 +142,16 @@ def settle(vm: VM, at: Hypervisor, pool: str) -> None:
 
 
 def take_back(ctx: JobContext) -> None:
-    """The undo of ``put_in``."""
-    vm = at_host.machine(ctx)
-    if not ctx.data.get("target"):
+    """The undo of ``put_in``: its drive has what its row says. Others are not ours to empty."""
+    vm, target = at_host.machine(ctx), ctx.data.get("target")
+    if not target:
         return
-    try:
-        settle(vm, at_host.hypervisor(vm), _pool(ctx).name)
-    except NoSuchDomain:
-        return
+    at = at_host.hypervisor(vm)
+    with suppress(NoSuchDomain):
+        if vm.iso is not None and target == (vm.iso_target or ISO_TARGET):
+            at.load_cdrom(vm.uuid, target, _pool(ctx).name, vm.iso.volume_name)
+        else:
+            at.eject_cdrom(vm.uuid, target)
 
 
 def was_put_in(job: Job) -> None:

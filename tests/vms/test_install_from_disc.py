@@ -14,7 +14,7 @@ from accounts.models import User
 from hosts.models import Pool
 from hosts.virt.errors import UnknownVirtError
 from hosts.virt.fake import FakeHypervisor
-from hosts.virt.spec import VolumeSpec
+from hosts.virt.spec import CdromSpec, VolumeSpec
 from jobs.models import Job
 from tests.vms.conftest import run_to_end, run_until_parked
 from vms import commands, discs
@@ -193,6 +193,18 @@ class TestPutIn:
         job = run_to_end(discs.insert(vm, actor=owner, image=iso))
         assert job.state == Job.State.FAILED
         assert drives(fake, vm) == {"sda": None}
+
+    def test_what_fails_leaves_what_was_put_in_on_the_host(
+        self, made: Callable[..., VM], iso: Image, fake: FakeHypervisor, owner: User
+    ) -> None:
+        vm = made()
+        domain = fake._domain(vm.uuid)
+        by_hand = CdromSpec(target="sdb", pool="default", volume=iso.volume_name)
+        domain.spec = replace(domain.spec, cdroms=(CdromSpec(), by_hand))
+        fake.fail_next("load_cdrom", UnknownVirtError("no"))
+        job = run_to_end(discs.insert(vm, actor=owner, image=iso))
+        assert job.state == Job.State.FAILED
+        assert drives(fake, vm) == {"sda": None, "sdb": iso.volume_name}
 
     def test_a_snapshot_does_not_bring_an_old_disc_back(
         self, made: Callable[..., VM], iso: Image, fake: FakeHypervisor, owner: User
