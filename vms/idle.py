@@ -21,9 +21,8 @@ from accounts import audit, policy, quotas
 from accounts.errors import Conflict, DomainError, Invalid
 from accounts.policy import Action
 from jobs import services as job_services
-from jobs.models import Job
 from vms import state, timeline
-from vms.leases import tell
+from vms.leases import not_now, tell
 from vms.models import VM, ConsoleSession, MachineRules, VMQuerySet
 from vms.state import ON
 
@@ -132,7 +131,6 @@ def _is_use(sample: DomainSample) -> bool:
 def _unused(before: datetime) -> VMQuerySet:
     """Running, watched, and without use since then."""
     consoles = ConsoleSession.objects.filter(seen_at__gt=before)
-    busy = Job.objects.active().filter(vm__isnull=False, observing=False)
     return (
         VM.objects.in_use()
         .filter(
@@ -142,7 +140,7 @@ def _unused(before: datetime) -> VMQuerySet:
         )
         .exclude(started_at__gt=before)
         .exclude(pk__in=consoles.order_by().values("vm"))
-        .exclude(pk__in=busy.order_by().values("vm"))
+        .exclude(not_now(STOP))
         .select_related("owner", "team")
     )
 
@@ -180,11 +178,13 @@ def _stop(vm: VM) -> None:
         )
         if row is None:
             return  # kept, or gone meanwhile
+        first = not row.jobs.filter(kind=STOP, created_at__gte=row.idle_told_at).exists()
         job = job_services.enqueue(
             STOP, actor=None, vm=row, host=row.host, team=row.team, target_name=row.name
         )
         row.desired = VM.Desired.STOPPED
         row.save(update_fields=["desired"])
         audit.record(None, STOP, row, before={"state": row.observed}, job=job, team_id=row.team_id)
-        tell(row, "lease.idle_stopped")
+        if first:
+            tell(row, "lease.idle_stopped")
         state.announce(row)

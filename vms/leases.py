@@ -35,6 +35,7 @@ STOP, BIN = "vm.end_lease", "vm.bin"
 WARN_DAYS = (7, 1)  # before the end, the earliest first
 SOON = timedelta(days=max(WARN_DAYS))
 LEAST_GAIN = timedelta(hours=1)  # less is no extension
+AGAIN_AFTER = timedelta(minutes=30)  # what could not be stopped, or binned
 AT_ONCE = 50  # machines that one round stops, or bins
 
 register_topic("lease", _("Ends of my machines"), of_team=_("Ends of its machines"))
@@ -157,7 +158,7 @@ def warn_of_ends() -> None:
 
 def stop_what_is_over() -> None:
     """A machine that runs past its end is stopped, however it came to run."""
-    over = VM.objects.in_use().filter(ends_at__lte=timezone.now()).exclude(_at_work())
+    over = VM.objects.in_use().filter(ends_at__lte=timezone.now()).exclude(not_now(STOP))
     for vm in over.filter(Q(lease_over_at=None) | Q(observed__in=ON))[:AT_ONCE]:
         try:
             _stop(vm)
@@ -176,13 +177,27 @@ def bin_what_is_long_over() -> None:
             observed__in=(VM.Observed.SHUTOFF, VM.Observed.CRASHED),
             host__isnull=False,
         )
-        .exclude(_at_work())
+        .exclude(not_now(BIN))
     )
     for vm in long_over[:AT_ONCE]:
         try:
             _put_in_bin(vm)
         except DomainError as error:  # noqa: PERF203 - each is settled for itself
             log.info("%s is not put into the recycle bin yet: %s", vm.uuid, error.code)
+
+
+def not_now(kind: str) -> Q:
+    """Machines that the clock leaves for now: what is being done with one goes first, and where
+    this kind of job has just failed it would fail again."""
+    busy = Job.objects.active().filter(vm__isnull=False, observing=False)
+    failed = Job.objects.filter(
+        kind=kind,
+        actor=None,
+        state=Job.State.FAILED,
+        vm__isnull=False,
+        finished_at__gt=timezone.now() - AGAIN_AFTER,
+    )
+    return Q(pk__in=busy.order_by().values("vm")) | Q(pk__in=failed.order_by().values("vm"))
 
 
 def goes_to_bin_at(vm: VM, bin_days: int) -> datetime | None:
@@ -263,12 +278,6 @@ def warned_already(ends_at: datetime | None) -> int | None:
         return None
     left = ends_at - timezone.now()
     return min((days for days in WARN_DAYS if left <= timedelta(days=days)), default=None)
-
-
-def _at_work() -> Q:
-    """What is being done with it goes first: it is looked at again when that is over."""
-    busy = Job.objects.active().filter(vm__isnull=False, observing=False)
-    return Q(pk__in=busy.order_by().values("vm"))
 
 
 def _stop(vm: VM) -> None:

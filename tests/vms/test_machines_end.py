@@ -15,7 +15,7 @@ from django.utils import timezone
 from accounts import notifications, requests
 from accounts.errors import Conflict, Forbidden, Invalid, NotFound
 from accounts.models import AuditEntry, Notification, QuotaRequest, Resource, Team, User
-from hosts.virt.errors import HostUnreachable
+from hosts.virt.errors import HostUnreachable, UnknownVirtError
 from hosts.virt.fake import FakeHypervisor
 from hosts.virt.spec import DomainState
 from jobs.models import Job
@@ -281,6 +281,20 @@ def test_at_its_end_it_is_asked_to_shut_down_then_switched_off(
     assert (leased.desired, leased.binned_at) == (VM.Desired.STOPPED, None)
     with pytest.raises(Conflict, match="time_over"):
         lifecycle.request(leased, "start", actor=owner)
+
+
+def test_what_cannot_be_stopped_is_left_for_a_while(leased: VM, fake: FakeHypervisor) -> None:
+    over(leased)
+    fake.fail_next("shutdown", UnknownVirtError("no"), times=9)
+    for _ in range(3):
+        leases.rounds()
+        for job in Job.objects.active():
+            assert run_to_end(job).state == Job.State.FAILED
+    stops = Job.objects.filter(kind=leases.STOP)
+    assert stops.count() == 1
+    stops.update(finished_at=timezone.now() - timedelta(hours=1))
+    leases.rounds()
+    assert stops.count() == 2
 
 
 def test_extended_in_the_last_moment_it_runs_on(

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from accounts.errors import Forbidden, Invalid, NotFound
 from accounts.models import Notification, User
+from hosts.virt.errors import UnknownVirtError
 from hosts.virt.fake import FakeHypervisor
 from hosts.virt.spec import DomainFacts, DomainState
 from hosts.watch import DomainSample
@@ -94,6 +95,23 @@ def test_kept_while_it_waits_for_its_stop_it_runs_on(
     idle.keep(unused, actor=owner)
     run_to_end(Job.objects.get(kind=idle.STOP))
     assert fake.domain(unused.uuid).state is DomainState.RUNNING
+
+
+def test_what_cannot_be_stopped_is_left_for_a_while_and_told_of_once(
+    unused: VM, owner: User, fake: FakeHypervisor
+) -> None:
+    age(unused, last_active_at=10, idle_told_at=2.1)
+    fake.fail_next("shutdown", UnknownVirtError("no"), times=9)
+    for _ in range(3):
+        idle.rounds()
+        for job in Job.objects.active():
+            assert run_to_end(job).state == Job.State.FAILED
+    stops = Job.objects.filter(kind=idle.STOP)
+    assert stops.count() == 1
+    stops.update(finished_at=timezone.now() - timedelta(hours=1))
+    idle.rounds()
+    assert stops.count() == 2
+    assert told(owner) == ["lease.idle_stopped"]
 
 
 def test_nothing_is_said_of_what_nobody_watches(unused: VM, owner: User) -> None:
