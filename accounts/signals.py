@@ -8,6 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from allauth.account.signals import password_changed, password_reset, password_set
+from allauth.mfa.models import Authenticator
+from allauth.mfa.signals import (
+    authentication_failed,
+    authenticator_added,
+    authenticator_removed,
+    authenticator_reset,
+)
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.http import HttpRequest
 
@@ -22,6 +29,10 @@ def connect() -> None:
     user_login_failed.connect(_sign_in_failed, dispatch_uid="accounts.sign_in_failed")
     for signal in (password_changed, password_reset, password_set):
         signal.connect(_password_changed, dispatch_uid="accounts.password_changed")
+    authenticator_added.connect(_second_factor_added, dispatch_uid="accounts.factor_added")
+    authenticator_removed.connect(_second_factor_removed, dispatch_uid="accounts.factor_removed")
+    authenticator_reset.connect(_second_factor_reset, dispatch_uid="accounts.factor_reset")
+    authentication_failed.connect(_second_factor_failed, dispatch_uid="accounts.factor_failed")
 
 
 def _signed_in(*, request: HttpRequest, user: User, **_kwargs: Any) -> None:
@@ -54,3 +65,24 @@ def _password_changed(*, request: HttpRequest, user: User, **_kwargs: Any) -> No
     audit.record(user, "user.change_password", user)
     sign_ins.follow_key(request)
     announce_on_commit(Revocation(user_id=user.pk, reason="password_changed"))
+
+
+def _second_factor_added(*, user: User, authenticator: Authenticator, **_kwargs: Any) -> None:
+    audit.record(user, "user.add_second_factor", user, after=_kind(authenticator))
+
+
+def _second_factor_removed(*, user: User, authenticator: Authenticator, **_kwargs: Any) -> None:
+    audit.record(user, "user.remove_second_factor", user, before=_kind(authenticator))
+
+
+def _second_factor_reset(*, user: User, authenticator: Authenticator, **_kwargs: Any) -> None:
+    audit.record(user, "user.reset_second_factor", user, after=_kind(authenticator))
+
+
+def _second_factor_failed(*, user: User, **_kwargs: Any) -> None:
+    """The password was right before it."""
+    audit.record(None, "user.second_factor_failed", user)
+
+
+def _kind(authenticator: Authenticator) -> dict[str, str]:
+    return {"kind": str(authenticator.type)}

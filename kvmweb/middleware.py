@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from allauth.core.exceptions import ImmediateHttpResponse, ReauthenticationRequired
 from django.conf import settings
 from django.core.exceptions import (
     BadRequest,
@@ -166,6 +167,8 @@ class DomainErrorMiddleware:
                 return error_pages.of_code(request, 413, "body_too_large")
             case Http404() | PermissionDenied() | BadRequest() | SuspiciousOperation():
                 return None  # Django calls our handlers
+            case ImmediateHttpResponse() | ReauthenticationRequired():
+                return None  # allauth's middleware leads the person on
             case DataError() | ValueError() if _NO_TEXT.search(str(exception)):
                 return error_pages.of_code(request, 400, "bad_request")
             case RedisError():
