@@ -20,7 +20,14 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 # In this order; those that need the lab share one.
-WITHOUT_LAB = ("list_page", "queue_latency", "quota", "console", "console_viewers")
+WITHOUT_LAB = (
+    "list_page",
+    "permissions",
+    "queue_latency",
+    "quota",
+    "console",
+    "console_viewers",
+)
 WITH_LAB = (
     "create",
     "batch",

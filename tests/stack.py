@@ -153,9 +153,9 @@ class Stack:
         (self.var / "log").mkdir(parents=True, exist_ok=True)
         self.start_process("redis")
         self.wait(self.redis_socket.exists, "redis listens", timeout_s=10)
-        self._manage("migrate", "--verbosity=0")
+        self.manage("migrate", "--verbosity=0")
         if self.pages:
-            self._manage("collectstatic", "--noinput", "--verbosity=0")
+            self.manage("collectstatic", "--noinput", "--verbosity=0")
         self._set_up()
         for name in ("web", "quick", "bulk", "beat", "watch"):
             self.start_process(name)
@@ -226,7 +226,8 @@ class Stack:
         assert done.returncode == 0, done.stderr[-3000:]
         self.tokens = json.loads(done.stdout.splitlines()[-1])
 
-    def _manage(self, *words: str) -> None:
+    def manage(self, *words: str) -> None:
+        """``manage.py`` of this site; anything but success fails the test."""
         done = subprocess.run(
             [sys.executable, "manage.py", *words],
             cwd=ROOT,
@@ -235,7 +236,7 @@ class Stack:
             text=True,
             check=False,
         )
-        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
 
     def _answers(self) -> bool:
         try:

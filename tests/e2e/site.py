@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +11,7 @@ from typing import Any
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.e2e.guests import Guest
-from tests.lab.conftest import ROOT, RunningLab
+from tests.lab.conftest import RunningLab
 from tests.stack import PASSWORD, Stack
 
 PATIENCE_MS = 30_000
@@ -117,15 +115,7 @@ class Site:
             api("POST", "/flavors", flavor, user="admin")
 
     def manage(self, *words: str) -> None:
-        done = subprocess.run(
-            [sys.executable, "manage.py", *words],
-            cwd=ROOT,
-            env=self.stack.env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        self.stack.manage(*words)
 
     def set_host_mode(self, name: str, mode: str) -> None:
         words = f"set_mode(Host.objects.get(name={name!r}), {mode!r}, actor=None)"

@@ -209,6 +209,10 @@ class Drill:
         problems += [f"allocations: {row}" for row in [*orphans, *wrong, *uncounted]]
         return problems
 
+    def assert_a_recount_agrees(self) -> None:
+        """What is held, resource by resource, against the rows and what the host itself says."""
+        self.stack.manage("recount_quotas", "--dry-run", "--hosts")
+
     def assert_next_create_works(self) -> None:
         answer = self.create()
         assert self.settle(answer)[0]["state"] == "succeeded"

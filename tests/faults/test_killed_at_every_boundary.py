@@ -37,6 +37,7 @@ def test_while_made_and_while_deleted(drill: Drill) -> None:
     assert drill.disarm() == set(points)
     assert {job["state"] for job in jobs} == {"succeeded"}, jobs
     drill.assert_nothing_is_orphaned()
+    drill.assert_a_recount_agrees()
     drill.assert_disk_is_whole(asked[-1])
 
     points = [*boundaries("vm.delete", "before-do", "after-do"), "vm.delete/final:before"]

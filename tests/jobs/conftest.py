@@ -64,10 +64,16 @@ def start_worker(
     """Start a Celery worker on this test's database, queue, failpoints; ready on return."""
     started: list[Process] = []
 
-    def start(*, queues: str = "quick,bulk", children: int = 2, **env: str) -> Process:
+    def start(
+        *,
+        queues: str = "quick,bulk",
+        children: int = 2,
+        app: str = "tests.jobs.worker",
+        **env: str,
+    ) -> Process:
         name = f"w{len(started)}"
         log = tmp_path / f"{name}.log"
-        argv = ["-m", "celery", "-A", "tests.jobs.worker", "worker", "-Q", queues]
+        argv = ["-m", "celery", "-A", app, "worker", "-Q", queues]
         argv += ["-c", str(children), "-n", f"{name}@test", "-l", "info", "--without-gossip"]
         process = Process(
             *argv,
