@@ -23,7 +23,7 @@ from hosts import connections
 from hosts.models import Host
 from hosts.virt.errors import VirtError
 from jobs.models import Job
-from vms import binning, state
+from vms import binning, recount_kept, state
 from vms.models import VM, Disk, Snapshot
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ _counters: dict[Resource, Counter] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    machine: str
-    uuid: str
+    machine: str  # or a template, a version, a backup
+    uuid: str  # of the machine
     team: str
     resource: str
     held: int  # the sum of its allocations
@@ -54,11 +54,23 @@ def register(resource: Resource, counter: Counter) -> None:
 
 
 def run(*, repair: bool = True) -> QuotaRecount:
-    """Compare every machine with its rows, set right what differs, keep the report."""
+    """Compare every machine, template and backup with its rows, set right what differs, keep the
+    report."""
     found = [
         difference
         for pk in _suspects()
         for difference in (_settle(pk) if repair else _differences(VM.objects.get(pk=pk)))
+    ]
+    found += [
+        Difference(
+            machine=one.name,
+            uuid="",
+            team=one.team,
+            resource=one.resource.value,
+            held=one.held,
+            counted=one.counted,
+        )
+        for one in recount_kept.run(repair=repair)
     ]
     checked = VM.objects.alive().count()
     return QuotaRecount.objects.create(

@@ -6,6 +6,7 @@ from io import StringIO
 
 import pytest
 from django.core.management import call_command
+from django.db import transaction
 
 from accounts import quotas
 from accounts.models import Allocation, AuditEntry, QuotaRecount, Resource, Team, User
@@ -14,7 +15,8 @@ from hosts.virt.fake import FakeHypervisor
 from hosts.virt.spec import DiskSpec, DomainMetadata, DomainSpec, VolumeSpec
 from jobs.models import Job
 from vms import recount
-from vms.models import VM, Disk
+from vms.machine_templates import services as templates
+from vms.models import VM, Backup, Disk, Image, Template
 
 R = Resource
 
@@ -114,8 +116,48 @@ def test_few_queries_however_many_machines(
         Disk.objects.filter(vm=machine).delete()
         amounts = {R.MACHINES: 1, R.VCPUS: machine.vcpus, R.MEMORY_MIB: machine.memory_mib}
         quotas.count(machine, amounts)
-    with django_assert_max_num_queries(8):
+    with django_assert_max_num_queries(14):
         assert recount.run().differences == []
+
+
+# --- what belongs to no machine ------------------------------------------------------------------
+@pytest.fixture
+def version(owner: User, team: Team) -> Image:
+    """The one version of a template, 8 GiB, which is held as it should be."""
+    template = Template.objects.create(name="golden", team=team, owner=owner)
+    image = Image.objects.create(
+        name="golden v1", template=template, template_version=1, virtual_size_bytes=8 << 30
+    )
+    with transaction.atomic():
+        for thing, ask in ((template, {R.TEMPLATES: 1}), (image, {R.IMAGES_GIB: 8})):
+            quotas.allocate_for(templates.subject(thing), ask, team=team, user=owner)
+    return image
+
+
+def test_templates_and_backups_are_judged_too(
+    version: Image, counted: VM, team: Team, owner: User
+) -> None:
+    file = Image.objects.create(name="a backup", virtual_size_bytes=20 << 30)
+    backup = Backup.objects.create(vm=counted, image=file, number=1)
+    assert differences() == {("backups_gib", 0, 20)}
+    assert quotas.usage(team)[R.BACKUPS_GIB] == 20
+    assert differences() == set()
+    Allocation.objects.filter(resource="images_gib").update(amount=80)
+    Allocation.objects.filter(resource="templates").update(team=owner.personal_team)
+    assert differences() == {("images_gib", 80, 8), ("templates", 1, 0), ("templates", 0, 1)}
+    assert quotas.usage(team)[R.TEMPLATES] == 1
+    assert quotas.usage(owner.personal_team)[R.TEMPLATES] == 0
+    backup.delete()  # by hand: nobody gave back what it held
+    assert recount.run(repair=False).differences[0]["held"] == 20
+    assert differences() == {("backups_gib", 20, 0)}
+    assert quotas.usage(team)[R.BACKUPS_GIB] == 0
+    assert AuditEntry.objects.filter(verb="quota.recount").count() == 4
+
+
+def test_a_version_that_a_job_is_at_is_left_to_it(version: Image) -> None:
+    Job.objects.create(kind="image.delete", target_name="golden v1", image=version)
+    Allocation.objects.filter(resource="images_gib").delete()
+    assert differences() == set()
 
 
 def test_the_command_asks_the_hosts(counted: VM, host, pool, owner: User, team: Team) -> None:
