@@ -18,13 +18,13 @@ from runner.paths import LOGS, ROOT
 RUN_PACKAGES = """
     python3-dev python3-venv gcc pkg-config libvirt-dev gettext redis-server
     libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils dnsmasq-base iptables
-    iproute2 procps acl osinfo-db
+    iproute2 procps acl osinfo-db ovmf swtpm swtpm-tools
 """.split()
 # What the lab and the tests need besides.
 LAB_PACKAGES = "nftables openssh-server openssh-client util-linux mount".split()
 TEST_PACKAGES = """
     postgresql mmdebstrap virtinst cloud-image-utils genisoimage fonts-noto-cjk openssh-client
-    nginx openssl xorriso ovmf xkb-data libxkbcommon0 slapd
+    nginx openssl xorriso xkb-data libxkbcommon0 slapd
 """.split()
 # Not in every release that we support; what needs them is skipped without.
 TEST_PACKAGES_WHERE_OFFERED = """

@@ -1,4 +1,5 @@
-"""The tiny guest: a kernel, busybox and dropbear in an initramfs, on a disk with GRUB."""
+"""The tiny guest: a kernel, busybox and dropbear in an initramfs, on a disk with GRUB that boots
+by BIOS, by UEFI and with Secure Boot."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from . import disk, kernel, keymaps
+from . import disk, efi, kernel, keymaps
 from .packages import candidate_version, installed_version
 from .shell import BuildError, run, say
 
@@ -16,7 +17,7 @@ ROOTFS = Path(__file__).resolve().parents[2] / "tiny" / "rootfs"
 SIZE_MIB = 64
 FOLDERS = "bin dev etc proc sys tmp run root mnt disk lib/modules var/run var/log".split()
 NEEDED = "virtio_pci virtio_blk virtio_net virtio_scsi sr_mod isofs virtio_console button evdev"
-WISHED = "virtio_rng virtio_balloon sd_mod ahci e1000 e1000e 8139cp nvme"
+WISHED = "efivarfs virtio_rng virtio_balloon sd_mod ahci e1000 e1000e 8139cp nvme"
 # Debian's busybox lists itself among its applets; a link to itself would replace it.
 NOT_LINKED = {"busybox"}
 
@@ -26,6 +27,8 @@ linux /boot/vmlinuz console=ttyS0,115200 console=tty0 quiet
 initrd /boot/initrd
 boot
 """
+# Of GRUB on the system partition: the kernel is on the other one.
+EFI_CFG = f"search --no-floppy --label tiny --set=root\n{GRUB_CFG}"
 
 
 def inputs() -> list[str]:
@@ -36,11 +39,12 @@ def inputs() -> list[str]:
         f"dropbear {installed_version('dropbear-bin')}",
         f"libc {installed_version('libc6')}",
         *keymaps.inputs(),
+        *efi.inputs(),
     ]
 
 
 def recipe() -> list[Path]:
-    return [Path(__file__), Path(keymaps.__file__), *files()]
+    return [Path(__file__), Path(keymaps.__file__), Path(efi.__file__), *files()]
 
 
 def files() -> list[Path]:
@@ -72,6 +76,7 @@ def build(out: Path, work: Path, *, package: str = "", more: str = "") -> None:
         out,
         work,
     )
+    efi.add(out, EFI_CFG, work)
 
 
 def _copy_rootfs(root: Path) -> None:
