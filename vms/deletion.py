@@ -18,7 +18,7 @@ from accounts.models import Allocation
 from hosts.virt.errors import HostUnreachable
 from jobs.models import Job
 from jobs.registry import Park
-from vms import at_host, power, seriallog, state, timeline
+from vms import at_host, nvram, power, seriallog, state, timeline
 from vms.backups import steps as backup_steps
 from vms.models import VM, Nic
 from vms.provisioning.steps import delete_volume, switch_off
@@ -66,8 +66,8 @@ def undefine(ctx: JobContext) -> None:
 
 @patiently
 def delete_volumes(ctx: JobContext) -> None:
-    """Its disks, its seed and its serial log. The image's copy, which other machines may stand
-    on, stays."""
+    """Its disks, its seed, its NVRAM and its serial log. The image's copy, which other machines may
+    stand on, stays."""
     vm = at_host.machine(ctx)
     if vm.host is None:
         return
@@ -81,6 +81,7 @@ def delete_volumes(ctx: JobContext) -> None:
         for pool in pools:
             delete_volume(at, pool, vm.seed_volume)
         VM.objects.filter(pk=vm.pk).update(seed_volume="")
+    nvram.remove(vm)
     seriallog.remove(vm)
 
 

@@ -64,6 +64,15 @@ class SerialLogSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NvramSpec:
+    """Where UEFI keeps its variables (boot entries, keys): a file beside the machine's disks, which
+    libvirt fills at the first start. In a pool that is no directory it is libvirt's own choice."""
+
+    pool: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class DomainMetadata:
     """Ownership, kept in ``<metadata>`` so that a lost database can be rebuilt."""
 
@@ -93,6 +102,7 @@ class DomainSpec:
     # (sockets, cores, threads); their product is the number of processors
     topology: tuple[int, int, int] | None = None
     firmware: str = "bios"  # bios | uefi | secureboot
+    nvram: NvramSpec | None = None  # of UEFI
     tpm: bool = False
     os_id: str = ""  # http://libosinfo.org/xmlns/libvirt/domain/1.0
     title: str = ""

@@ -10,6 +10,7 @@ from hosts.virt.spec import (
     DomainMetadata,
     DomainSpec,
     NicSpec,
+    NvramSpec,
     SerialLogSpec,
     VolumeSpec,
 )
@@ -23,6 +24,7 @@ PATHS = {
     ("default", "frodo-drivers"): "/var/lib/libvirt/images/frodo-drivers",
     ("lvm", "frodo"): "/dev/vg0/frodo",
     ("default", "frodo-log"): "/var/lib/libvirt/images/frodo-log",
+    ("default", "frodo-nvram"): "/var/lib/libvirt/images/frodo-nvram",
 }
 OWNED = DomainMetadata(
     vm_uuid=VM, name="frodo", owner="frodo@shire", team="ring bearers", site="s1", image="debian-12"
@@ -85,6 +87,7 @@ DOMAINS: dict[str, DomainSpec] = {
         ),
         nics=(NicSpec(mac="52:54:00:aa:bb:cc", model="e1000e", boot_order=3),),
         firmware="uefi",
+        nvram=NvramSpec(pool="lvm", name="installer-nvram"),  # no directory
         video="vga",
     ),
     "domain-secureboot-tpm": DomainSpec(
@@ -95,6 +98,7 @@ DOMAINS: dict[str, DomainSpec] = {
         disks=(SYSTEM_DISK,),
         nics=(NicSpec(mac="52:54:00:aa:bb:cc", network=None, bridge="br0"),),
         firmware="secureboot",
+        nvram=NvramSpec(pool="default", name="frodo-nvram"),
         tpm=True,
     ),
     "domain-several-disks": DomainSpec(
@@ -111,6 +115,14 @@ DOMAINS: dict[str, DomainSpec] = {
         serial_log=SerialLogSpec(pool="lvm", name="store-log"),  # no directory
         nics=(NIC, NicSpec(mac="52:54:00:aa:bb:cd", network="lab", link_up=False)),
         vcpus_max=4,
+    ),
+    "domain-pxe": DomainSpec(
+        uuid=VM,
+        name="netboot",
+        vcpus=1,
+        memory_mib=512,
+        disks=(DiskSpec(pool="default", volume="frodo", boot_order=2),),
+        nics=(NicSpec(mac="52:54:00:aa:bb:cc", network="boots", boot_order=1),),
     ),
     # Emulated as well as by KVM: its features of Hyper-V are there with KVM alone.
     "domain-windows": DomainSpec(

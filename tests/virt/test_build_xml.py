@@ -131,7 +131,7 @@ def _with(spec: Any, kind: type, name: str, value: Any) -> Any:
         if devices and type(devices[0]) is kind:
             first = dataclasses.replace(devices[0], **{name: value})
             return dataclasses.replace(spec, **{holder: (first, *devices[1:])})
-    for holder in ("metadata", "serial_log"):
+    for holder in ("metadata", "serial_log", "nvram"):
         part = getattr(spec, holder)
         if type(part) is kind:
             changed = dataclasses.replace(part, **{name: value})
@@ -150,8 +150,9 @@ def _text(spec: Any) -> str:
         for device in (*spec.disks, *spec.cdroms)
         if device.pool and device.volume
     }
-    if (log := spec.serial_log) is not None:
-        paths[log.pool, log.name] = f"/{log.pool}/{log.name}"
+    for file in (spec.serial_log, spec.nvram):
+        if file is not None:
+            paths[file.pool, file.name] = f"/{file.pool}/{file.name}"
     return domain_xml(spec, paths)
 
 

@@ -14,7 +14,7 @@ from hosts import placement
 from hosts.virt.errors import NoSuchDomain
 from hosts.virt.spec import DiskCopy, SnapshotSpec, VolumeSpec
 from jobs import services as job_services
-from vms import at_host
+from vms import at_host, nvram
 from vms.knobs import knobs_of
 from vms.models import VM, Disk
 from vms.provisioning.steps import GIB, afresh, delete_disk
@@ -91,6 +91,7 @@ def copy_disks(ctx: JobContext) -> None:
     else:
         for index, (disk, theirs) in enumerate(pairs):
             _copy_stopped(ctx, at, disk, theirs, before=index / len(pairs), share=1 / len(pairs))
+    nvram.copy(source, vm)
 
 
 def drop_copies(ctx: JobContext) -> None:
@@ -98,6 +99,7 @@ def drop_copies(ctx: JobContext) -> None:
     with suppress(NoSuchDomain):
         at_host.hypervisor(source).stop_copies(source.uuid)
     delete_disk(ctx)
+    nvram.remove(at_host.machine(ctx))
 
 
 def give_back(ctx: JobContext) -> None:

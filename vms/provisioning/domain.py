@@ -10,9 +10,10 @@ from hosts.virt.spec import (
     DomainMetadata,
     DomainSpec,
     NicSpec,
+    NvramSpec,
     SerialLogSpec,
 )
-from vms import osinfo, seriallog
+from vms import nvram, osinfo, seriallog
 from vms.knobs import Knobs, knobs_of
 from vms.models import VM, Disk, Nic
 
@@ -50,6 +51,7 @@ def domain_spec(vm: VM) -> DomainSpec:
         cpu_model=knobs.cpu_model,
         topology=topology,
         firmware=vm.firmware,
+        nvram=NvramSpec(pool=pool, name=nvram.name_of(vm)) if pool and nvram.has(vm) else None,
         tpm=knobs.tpm,
         video=knobs.video,
         rng=knobs.rng,

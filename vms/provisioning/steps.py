@@ -27,7 +27,7 @@ from hosts.virt.errors import (
 )
 from hosts.virt.spec import VolumeFacts, VolumeSpec
 from jobs.registry import Park
-from vms import answers, at_host, seeds, seriallog
+from vms import answers, at_host, nvram, seeds, seriallog
 from vms.knobs import knobs_of
 from vms.models import VM, Disk, Image, ImageCopy
 from vms.provisioning.batch import wait_for_turn
@@ -233,6 +233,7 @@ def undefine(ctx: JobContext) -> None:
     at = at_host.hypervisor(vm)
     switch_off(at, vm)
     at.undefine(vm.uuid)
+    nvram.remove(vm)
     seriallog.remove(vm)
 
 

@@ -170,21 +170,22 @@ class DomainCalls(HardwareCalls):
                 .path()
                 for pool, volume in wanted
             }
-            return paths | _log_path(conn, spec)
+            return paths | _file_paths(conn, spec)
 
         return self.connection.call(look_up)
 
 
-def _log_path(conn: Any, spec: DomainSpec) -> dict[tuple[str, str], str]:
-    """Where the serial log will be; libvirt knows no such volume until virtlogd has made it."""
-    log = spec.serial_log
-    if log is None:
-        return {}
-    pool = conn.storagePoolLookupByName(log.pool)
-    facts = parse.pool(pool.XMLDesc(0), active=True, autostart=True)
-    if facts.kind not in DIRECTORIES:
-        return {}
-    return {(log.pool, log.name): f"{facts.path.rstrip('/')}/{log.name}"}
+def _file_paths(conn: Any, spec: DomainSpec) -> dict[tuple[str, str], str]:
+    """Where the serial log and the NVRAM will be; they are no volumes until they are written."""
+    paths = {}
+    for file in (spec.serial_log, spec.nvram):
+        if file is None:
+            continue
+        pool = conn.storagePoolLookupByName(file.pool)
+        facts = parse.pool(pool.XMLDesc(0), active=True, autostart=True)
+        if facts.kind in DIRECTORIES:
+            paths[file.pool, file.name] = f"{facts.path.rstrip('/')}/{file.name}"
+    return paths
 
 
 def _list_domains(conn: Any) -> list[DomainFacts]:

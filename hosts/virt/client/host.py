@@ -80,6 +80,7 @@ def cpu_percent(before: dict[str, int] | None, now: dict[str, int]) -> float | N
 def read_facts(conn: Any) -> HostFacts:
     text = conn.getCapabilities()
     memory = conn.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)
+    flag = capabilities.virt_flag(capabilities.host_cpu_xml(text), _baseline(conn, text))
     return capabilities.host_facts(
         text,
         hostname=conn.getHostname(),
@@ -87,8 +88,8 @@ def read_facts(conn: Any) -> HostFacts:
         memory_mib=int(memory["total"]) // KIB_PER_MIB,
         libvirt_version=conn.getLibVersion(),
         qemu_version=conn.getVersion(),
-        flag=capabilities.virt_flag(capabilities.host_cpu_xml(text), _baseline(conn, text)),
-        support=guest_support(conn, capabilities.domain_types(text)),
+        flag=flag,
+        support=guest_support(conn, capabilities.usable_types(text, flag)),
     )
 
 

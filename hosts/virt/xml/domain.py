@@ -15,7 +15,8 @@ from hosts.virt.xml import devices
 from hosts.virt.xml.build import add, render
 from hosts.virt.xml.metadata import kvmweb_element, libosinfo_element
 
-# (pool, volume) -> path on the host; of the serial log only where its pool is a directory.
+# (pool, volume) -> path on the host; of the serial log and the NVRAM only where their pool is a
+# directory.
 Paths = Mapping[tuple[str, str], str]
 
 # q35 hot-plugs into free PCIe root ports only, and a port cannot be added to a running machine.
@@ -40,7 +41,7 @@ def domain_xml(spec: DomainSpec, paths: Paths) -> str:
     most = max(spec.vcpus, spec.vcpus_max or 0)
     current = spec.vcpus if most > spec.vcpus else None
     add(root, "vcpu", most, placement="static", current=current)
-    _os(root, spec)
+    _os(root, spec, paths)
     _features(root, spec)
     cpu(root, spec)
     _clock(root, spec)
@@ -65,7 +66,7 @@ def _metadata(root: etree._Element, spec: DomainSpec) -> None:
         element.append(kvmweb_element(spec.metadata))
 
 
-def _os(root: etree._Element, spec: DomainSpec) -> None:
+def _os(root: etree._Element, spec: DomainSpec, paths: Paths) -> None:
     """Firmware by libvirt's autoselection: it knows where the host keeps OVMF."""
     uefi = spec.firmware in ("uefi", "secureboot")
     os_element = add(root, "os", firmware="efi" if uefi else None)
@@ -75,6 +76,9 @@ def _os(root: etree._Element, spec: DomainSpec) -> None:
         firmware = add(os_element, "firmware")
         add(firmware, "feature", enabled=secure, name="enrolled-keys")
         add(firmware, "feature", enabled=secure, name="secure-boot")
+        nvram = paths.get((spec.nvram.pool, spec.nvram.name)) if spec.nvram else None
+        if nvram is not None:
+            add(os_element, "nvram", nvram)
 
 
 def _features(root: etree._Element, spec: DomainSpec) -> None:
