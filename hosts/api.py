@@ -4,10 +4,10 @@ and how machines run there, which is what explains the state of their own machin
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from django.http import HttpRequest
-from ninja import Query, Router, Schema
+from ninja import Field, Query, Router, Schema
 
 from accounts.access import SignedInRequest
 from accounts.apiauth import Identity, Page, Paging, paginate
@@ -58,6 +58,8 @@ class NetworkOut(Schema):
     bridge: str
     cidr: str
     active: bool
+    pxe: Annotated[bool, Field(description="its own DHCP names a file to boot")]
+    pxe_by_admin: Annotated[bool, Field(description="another server does, an admin says")]
 
 
 class CheckOut(Schema):

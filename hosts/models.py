@@ -147,6 +147,8 @@ class Network(models.Model):
     autostart = models.BooleanField(default=False)
     public = models.BooleanField(default=True)  # people may choose it
     pxe = models.BooleanField(default=False)  # its own DHCP names a file to boot
+    # A server beyond libvirt's own answers there, by an admin's word: on a bridge only they know.
+    pxe_by_admin = models.BooleanField(default=False)
     seen_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -157,6 +159,12 @@ class Network(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @classmethod
+    def that_boot(cls) -> set[str]:
+        """Names of the networks from which a machine can boot (PXE)."""
+        able = models.Q(pxe=True) | models.Q(pxe_by_admin=True)
+        return set(cls.objects.filter(able, active=True).values_list("name", flat=True))
 
 
 class Untracked(models.Model):

@@ -13,8 +13,13 @@ from django.utils import timezone
 
 from accounts import audit
 from accounts.errors import Conflict, Invalid, NotFound
+<<<<<<< HEAD
 from hosts import connections, inventory, screens
 from hosts.models import Host, Pool
+=======
+from hosts import connections, inventory
+from hosts.models import Host, Network, Pool
+>>>>>>> 8dab011 (Start from the network only where a server answers; add rows one by one; say how a machine is built)
 from jobs import live
 from jobs import services as job_services
 from jobs.models import Job
@@ -159,6 +164,21 @@ def set_mode(host: Host, mode: str, *, actor: User | None) -> Host:
         audit.record(actor, "host.mode", host, before={"mode": before}, after={"mode": mode})
         _announce(host)
     return host
+
+
+@transaction.atomic
+def set_network_pxe(host: Host, network_id: int, *, served: bool, actor: User | None) -> Network:
+    """Whether a boot server answers there, beyond what libvirt's own DHCP says. Raises NotFound."""
+    network = Network.objects.select_for_update().filter(host=host, pk=network_id).first()
+    if network is None:
+        raise NotFound
+    if network.pxe_by_admin != served:
+        before = {"network": network.name, "pxe": network.pxe_by_admin}
+        network.pxe_by_admin = served
+        network.save(update_fields=["pxe_by_admin"])
+        audit.record(actor, "host.network_pxe", host, before=before, after={"pxe": served})
+        _announce(host)
+    return network
 
 
 @transaction.atomic

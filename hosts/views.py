@@ -93,6 +93,15 @@ def override(request: SignedInRequest, host_id: int) -> HttpResponse:
 
 @admin_only
 @require_POST
+def set_network(request: SignedInRequest, host_id: int, network_id: int) -> HttpResponse:
+    host = _find(host_id)
+    served = request.POST.get("pxe") == "on"
+    services.set_network_pxe(host, network_id, served=served, actor=request.user)
+    return _told(request, host, _("The networks of %(name)s were changed."))
+
+
+@admin_only
+@require_POST
 def set_limits(request: SignedInRequest, host_id: int) -> HttpResponse:
     host = _find(host_id)
     form = LimitsForm(request.POST, host=host)

@@ -19,6 +19,7 @@ audit_words.register(
         "host.add": _("Added a host"),
         "host.backup_place": _("Changed where a host's backups go"),
         "host.edit": _("Changed how a host is reached"),
+        "host.network_pxe": _("Said whether a network boots machines"),
         "host.limits": _("Changed what a host may carry"),
         "host.mode": _("Changed what a host takes"),
         "host.remove": _("Removed a host"),

@@ -69,6 +69,9 @@ class KnobForm(forms.Form):
         super().__init__(*args, **kwargs)
         self.offered = knobs.offered()
         self.isos: list[Image] = []
+        if not self.offered.pxe:
+            offered = [one for one in BOOT_ORDERS if "network" not in one[0]]
+            self.fields["boot"] = forms.ChoiceField(choices=[("", ""), *offered], required=False)
         for name in self._disk_names():
             if name != "disk":
                 self.fields[f"{name}_gib"] = _number()
@@ -112,7 +115,7 @@ class KnobForm(forms.Form):
     def _row(self, name: str, number: int, parts: tuple[str, ...]) -> dict[str, Any]:
         fields = {part: self[f"{name}_{part}"] for part in parts if f"{name}_{part}" in self.fields}
         used = any(field.value() or field.errors for field in fields.values())
-        return {"number": number, "used": used or number <= 2, **fields}
+        return {"number": number, "used": used, **fields}
 
     @property
     def lacking(self) -> set[str]:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from accounts.errors import Invalid
-from hosts.models import Host
+from hosts.models import Host, Network
 from vms import answers, osinfo
 from vms.models import VM, Image, Nic
 
@@ -206,6 +206,7 @@ class Offered:
     kvm: bool
     videos: tuple[str, ...]
     cpu_models: tuple[str, ...]
+    pxe: bool  # some network boots machines
 
 
 def of_copies(vm: VM) -> dict[str, Any]:
@@ -239,6 +240,7 @@ def offered() -> Offered:
         kvm=any_of("kvm"),
         videos=tuple(one for one in VIDEOS if one in ("virtio", "vga") or one in videos),
         cpu_models=tuple(sorted(union("cpu_models"))),
+        pxe=bool(Network.that_boot()),
     )
 
 
@@ -388,7 +390,7 @@ def settle(
         disks=_disks(settling, wish, advice, knobs, disk_gib, linked=linked),
         cards=_cards(settling, wish, advice, network, networks, many=many),
         discs=_discs(problems, wish),
-        boot=_boot(problems, wish, image),
+        boot=_boot(problems, wish, image, network),
         autostart=wish.autostart,
         answers_kind=wish.answers_kind,
         answers=wish.answers,
@@ -594,9 +596,11 @@ def _discs(problems: Problems, wish: Wish) -> tuple[Image, ...]:
     return wish.discs[:DISCS_MAX]
 
 
-def _boot(problems: Problems, wish: Wish, image: Image | None) -> tuple[str, ...]:
+def _boot(problems: Problems, wish: Wish, image: Image | None, network: str) -> tuple[str, ...]:
     if not set(wish.boot) <= set(BOOTS) or len(set(wish.boot)) != len(wish.boot):
         problems.add("boot", "vm.boot_unknown")
     if "disc" in wish.boot and not (image is not None and image.kind == Image.Kind.ISO):
         problems.add("boot", "vm.boot_no_disc")
+    if "network" in wish.boot and network not in Network.that_boot():
+        problems.add("boot", "vm.boot_no_pxe", network=network[:64])
     return wish.boot

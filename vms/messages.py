@@ -171,6 +171,10 @@ messages.register(
         "vm.mac_of_many": _("Several machines cannot share an address. Leave it empty."),
         "vm.boot_unknown": _("Boot from disc, disk and network, each named once."),
         "vm.boot_no_disc": _("There is no installation disc to boot from."),
+        "vm.boot_no_pxe": _(
+            "No server boots machines on the network “%(network)s”. Choose another network, or ask "
+            "an admin, who can say on the host's page that one answers there."
+        ),
         "vm.os_unknown": _("“%(name)s” is no operating system that this site knows."),
         "vm.empty_no_cloud_init": _("An empty disk has no cloud-init to read this. Leave it out."),
         "answers.kind": _("Answers are for autoinstall or for kickstart. Choose one."),
@@ -346,6 +350,10 @@ messages.register(
         "hardware.nic_unknown": _("The machine has no such network card."),
         "hardware.boot_unknown": _(
             "Name at least one disk or network card of the machine, each once."
+        ),
+        "hardware.boot_no_pxe": _(
+            "No server boots machines on that card's network. An admin can say on the host's page "
+            "that one answers there."
         ),
         "hardware.first_disk": _("The first disk holds its system and stays. Delete the machine."),
         "hardware.disks_many": _("A machine has at most %(limit)s disks. Remove one first."),

@@ -83,6 +83,7 @@ def defaults(w: World) -> dict[str, Any]:
         "job_id": w.job.pk,
         "host_id": w.host.pk,
         "untracked_id": w.untracked.pk,
+        "network_id": w.network.pk,
         "image_id": w.image.pk,
         "flavor_id": w.flavor.pk,
         "batch": w.batch.uuid,
@@ -264,6 +265,7 @@ def _of_jobs_and_hosts(w: World) -> dict[str, Example]:
         "POST /admin/hosts/{host_id}/acceleration/": E(body={"acceleration_override": "tcg"}),
         "POST /admin/hosts/{host_id}/limits/": E(body=limits),
         "POST /admin/hosts/{host_id}/backups/": E(body={"pool": w.pool.pk}),
+        "POST /admin/hosts/{host_id}/networks/{network_id}/": E(body={"pxe": "on"}),
         "POST /admin/hosts/{host_id}/remove/": E(at={"host_id": w.bare.pk}),
     }
 

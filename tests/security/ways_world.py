@@ -154,7 +154,7 @@ def _of_the_site(admin: User) -> dict[str, Any]:
         capacity_bytes=9000 * GIB,
         available_bytes=9000 * GIB,
     )
-    Network.objects.create(
+    network = Network.objects.create(
         host=host, name="default", uuid=uuid.uuid4(), kind="nat", bridge="virbr0", active=True
     )
     now = timezone.now()
@@ -186,6 +186,7 @@ def _of_the_site(admin: User) -> dict[str, Any]:
         "host": host,
         "bare": bare,
         "pool": pool,
+        "network": network,
         "untracked": untracked,
         "image": image,
         "unused": unused,

@@ -250,9 +250,15 @@ class TestNics:
 
 
 class TestTheRest:
-    def test_boot_order(self, made: Made, fake: FakeHypervisor, owner: User) -> None:
+    def test_boot_order(
+        self, made: Made, fake: FakeHypervisor, owner: User, network: Network
+    ) -> None:
         vm = made()
         mac = vm.nics.get().mac
+        with pytest.raises(Invalid, match="boot_no_pxe"):
+            requests.set_boot_order(vm, actor=owner, devices=[mac, "vda"])
+        network.pxe_by_admin = True
+        network.save()
         do(requests.set_boot_order(vm, actor=owner, devices=[mac, "vda"]))
         assert fresh(vm).pending == {"boot_order": [mac, "vda"]}
         off(vm, owner)

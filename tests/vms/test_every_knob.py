@@ -3,6 +3,7 @@ counted whole, and taken away whole."""
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,11 @@ from accounts.models import Resource, Team, User
 from hosts.models import Host, Network
 from hosts.virt.errors import NoSpace
 from hosts.virt.fake import FakeHypervisor
+from hosts.virt.spec import VolumeSpec
 from jobs.models import Job
 from tests.vms.conftest import KEY, run_to_end, volumes
-from vms import advice, knobs, lifecycle, osinfo
+from vms import advice, knobs, lifecycle, nvram, osinfo
+from vms.cloning.requests import request_clone
 from vms.knobs import CardWish, DiskWish, Wish
 from vms.models import VM, Image
 from vms.provisioning import outcome, request_batch
@@ -35,9 +38,11 @@ FACTS = {
 
 
 @pytest.fixture(autouse=True)
-def able(host: Host) -> Host:
+def able(host: Host, network: Network) -> Host:
     host.facts = FACTS
     host.save()
+    network.pxe = True
+    network.save()
     return host
 
 
@@ -173,6 +178,101 @@ class TestSettled:
         assert (job.state, job.error_code) == (Job.State.FAILED, "placement.lacks")
 
 
+class TestNvram:
+    """Half a MiB beside the disks, which libvirt makes at the first start."""
+
+    @staticmethod
+    def remember(fake: FakeHypervisor, vm: VM, content: bytes) -> None:
+        name = nvram.name_of(vm)
+        spec = VolumeSpec(pool="default", name=name, capacity_bytes=len(content), format="raw")
+        fake.create_volume(spec)
+        fake.upload_volume("default", name, io.BytesIO(content), len(content), lambda *_: None)
+
+    @staticmethod
+    def clone(vm: VM, owner: User) -> VM:
+        copy, job = request_clone(vm, actor=owner, name="copy", start=False)
+        run_to_end(job)
+        assert job.state == Job.State.SUCCEEDED, job.error_code
+        for lending in Job.objects.filter(kind="vm.lend"):
+            run_to_end(lending)
+        return copy
+
+    def test_goes_with_a_clone_and_with_the_machine(
+        self, made: Any, fake: FakeHypervisor, owner: User
+    ) -> None:
+        vm = made(start=False, wish=Wish(firmware="uefi", tpm=True))
+        VM.objects.filter(pk=vm.pk).update(seed_volume="")
+        self.remember(fake, vm, b"boots debian")
+        spec = domain_spec(vm).nvram
+        assert (spec and spec.pool, spec and spec.name) == ("default", nvram.name_of(vm))
+        copy = self.clone(vm, owner)
+        found = fake.read_volume_end("default", nvram.name_of(copy), 100)
+        assert found == b"boots debian"
+        assert domain_spec(copy).tpm
+        for one in (vm, copy):
+            run_to_end(lifecycle.request(one, "delete", actor=owner, purge=True))
+            assert nvram.name_of(one) not in {v.name for v in fake.list_volumes("default")}
+
+    def test_of_one_that_never_ran(self, made: Any, fake: FakeHypervisor, owner: User) -> None:
+        vm = made(start=False, wish=Wish(firmware="uefi"))
+        VM.objects.filter(pk=vm.pk).update(seed_volume="")
+        copy = self.clone(vm, owner)
+        assert nvram.name_of(copy) not in {v.name for v in fake.list_volumes("default")}
+
+    def test_a_bios_has_none(self, made: Any) -> None:
+        assert domain_spec(made(start=False)).nvram is None
+
+
+class TestShown:
+    def test_by_the_page_and_the_api(
+        self,
+        made: Any,
+        owner: User,
+        browser: Callable[[User], Client],
+        api: Callable[..., Any],
+    ) -> None:
+        vm = made(
+            start=False,
+            vcpus=2,
+            memory_mib=512,
+            flavor=None,
+            wish=Wish(
+                firmware="secureboot",
+                tpm=True,
+                cores=2,
+                watchdog="reset",
+                disks=(DiskWish(size_gib=2, bus="scsi", cache="none"),),
+            ),
+        )
+        page = browser(owner).get(f"/machines/{vm.uuid}/?tab=hardware").content.decode()
+        for words in ("UEFI with Secure Boot", "1 × 2 × 1 (sockets × cores × threads)", "i6300esb"):
+            assert words in page
+        assert "scsi, qcow2, cache=none" in page
+        found = api(owner).get(f"/vms/{vm.uuid}/hardware").json()
+        assert (found["built"]["firmware"], found["built"]["tpm"]) == ("secureboot", True)
+        assert [disk["bus"] for disk in found["disks"]] == ["virtio", "scsi"]
+        vm.events.create(kind="adopted")
+        page = browser(owner).get(f"/machines/{vm.uuid}/?tab=hardware").content.decode()
+        assert "its XML says how it is built" in page
+        assert api(owner).get(f"/vms/{vm.uuid}/hardware").json()["built"] is None
+
+    def test_rows_to_add_are_closed_until_they_are_used(
+        self,
+        owner: User,
+        image: Image,
+        small: Any,
+        network: Network,
+        browser: Callable[[User], Client],
+    ) -> None:
+        text = browser(owner).get("/machines/new/").content.decode()
+        spare = re.findall(r'<details class="more spare" (open)?', text)
+        assert spare == [""] * 7  # four disks, three cards: the page shows the first of each
+        wrong = {"disk3_gib": "5", "disk3_bus": "ide", "name": ""}
+        text = browser(owner).post("/machines/new/", wrong).content.decode()
+        spare = re.findall(r'<details class="more spare" (open)?', text)
+        assert spare == ["", "open", "", "", "", "", ""]
+
+
 class TestRefused:
     @pytest.mark.parametrize(
         ("wish", "field"),
@@ -205,6 +305,19 @@ class TestRefused:
     def test_one_by_one(self, ask: Any, owner: User, wish: Wish, field: str) -> None:
         assert list(wrong(lambda: ask(owner, wish=wish))) == [field]
         assert not VM.objects.exists()
+
+    def test_a_network_on_which_nothing_answers(
+        self, ask: Any, owner: User, network: Network, browser: Callable[[User], Client]
+    ) -> None:
+        page = browser(owner).get("/machines/new/").content.decode()
+        assert "Network (PXE) only" in page
+        Network.objects.update(pxe=False)
+        wish = Wish(boot=("network", "disk"))
+        assert wrong(lambda: ask(owner, wish=wish)) == {"boot": "vm.boot_no_pxe"}
+        page = browser(owner).get("/machines/new/").content.decode()
+        assert "Network (PXE) only" not in page
+        Network.objects.update(pxe_by_admin=True)  # of a bridge only people know
+        ask(owner, wish=wish)
 
     def test_what_no_host_has(self, ask: Any, owner: User, host: Host) -> None:
         host.facts = {}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest
-from ninja import Router, Schema
+from ninja import Field, Router, Schema
 from pydantic import ConfigDict
 
 from accounts.apiauth import idempotent, let_in, user_auth
@@ -60,10 +61,36 @@ class NicChangeIn(Schema):
     link_up: bool | None = None
 
 
+class BuiltOut(Schema):
+    """As it was made; ``""`` and 0 are libvirt's own choice."""
+
+    os: str
+    machine: str
+    firmware: str
+    tpm: bool
+    cpu_mode: str
+    cpu_model: str
+    sockets: int
+    cores: int
+    threads: int
+    video: str
+    rng: bool
+    balloon: bool
+    agent: bool
+    watchdog: str
+    clock: str
+    hyperv: bool
+    disc_bus: str
+
+
 class DiskOut(Schema):
     target: str
     size_gib: int
+    bus: str
     format: str
+    cache: str
+    io: str
+    discard: str
     volume: str
     linked: bool
     allocation_bytes: int | None
@@ -84,6 +111,7 @@ class HardwareOut(Schema):
     pending: dict[str, Any]  # what waits for the next start
     boot_order: list[str]
     autostart: bool
+    built: BuiltOut | None = Field(description="null: adopted, so its XML alone tells")
     disks: list[DiskOut]
     nics: list[NicOut]
     # null when it can be changed now, else why not
@@ -114,11 +142,16 @@ def get_hardware(request: HttpRequest, uuid: UUID) -> dict[str, Any]:
         "pending": vm.pending,
         "boot_order": shown.boot,
         "autostart": vm.autostart,
+        "built": asdict(shown.built) | {"os": shown.os_id} if shown.built else None,
         "disks": [
             {
                 "target": disk.target,
                 "size_gib": disk.size_gib,
+                "bus": disk.bus,
                 "format": disk.format,
+                "cache": disk.cache,
+                "io": disk.io,
+                "discard": disk.discard,
                 "volume": disk.volume,
                 "linked": disk.backing_image_id is not None,
                 "allocation_bytes": disk.allocation_bytes,

@@ -9,6 +9,7 @@ from accounts import messages, policy
 from accounts.policy import Action
 from vms import flattening
 from vms.hardware import rules
+from vms.knobs import Knobs, knobs_of
 from vms.lifecycle import active_job
 from vms.models import VM
 
@@ -27,6 +28,8 @@ class HardwareView:
     pending_memory_mib: int | None
     pending_boot: bool
     boot: list[str]  # in words: "vda", "52:54:00:…"
+    built: Knobs | None  # None: adopted, so only its XML tells
+    os_id: str
 
     @property
     def waits(self) -> bool:
@@ -60,4 +63,6 @@ def of(vm: VM, user: User) -> HardwareView:
         pending_memory_mib=vm.pending.get("memory_mib"),
         pending_boot="boot_order" in vm.pending,
         boot=rules.boot_order(vm),
+        built=None if vm.events.filter(kind="adopted").exists() else knobs_of(vm),
+        os_id=vm.os_id or (vm.image.os_id if vm.image else ""),
     )

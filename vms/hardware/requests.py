@@ -91,6 +91,8 @@ def set_boot_order(vm: VM, *, actor: User, devices: list[str]) -> Job:
         known = set(rules.bootable(row))
         if not devices or len(set(devices)) != len(devices) or not set(devices) <= known:
             raise Invalid("hardware.boot_unknown", fields={"devices": "hardware.boot_unknown"})
+        if not set(devices) <= set(rules.offered_to_boot(row)):
+            raise Invalid("hardware.boot_no_pxe", fields={"devices": "hardware.boot_no_pxe"})
         after = {"devices": devices}
         return _enqueue(BOOT, row, actor, before={}, after=after, params=after)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hosts.models import Network
 from vms import verbs
 from vms.models import VM
 from vms.provisioning.domain import ISO_TARGET, is_installing
@@ -41,6 +42,13 @@ def bootable(vm: VM) -> list[str]:
     MAC."""
     drive = [vm.iso_target or ISO_TARGET] if vm.iso_id else []
     return [*drive, *_disks_and_cards(vm)]
+
+
+def offered_to_boot(vm: VM) -> list[str]:
+    """Without the cards in whose networks nothing would answer, unless it boots from one now."""
+    able, now = Network.that_boot(), boot_order(vm)
+    silent = {nic.mac for nic in vm.nics.all() if nic.network not in able and nic.mac not in now}
+    return [name for name in bootable(vm) if name not in silent]
 
 
 def boot_order(vm: VM) -> list[str]:

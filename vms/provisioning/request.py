@@ -190,9 +190,11 @@ def quota_impact(
 def network_choices() -> list[tuple[str, str]]:
     """``(name, label)`` of each network that some host offers, the default one first."""
     usable = usable_networks()
+    bootable = Network.that_boot()
     labels: dict[str, str] = {}
     for row in Network.objects.filter(name__in=usable, active=True, public=True).order_by("pk"):
-        about = ", ".join(part for part in (row.kind, row.cidr) if part)
+        boots = "PXE" if row.name in bootable else ""
+        about = ", ".join(part for part in (row.kind, row.cidr, boots) if part)
         labels.setdefault(row.name, f"{row.name} ({about})" if about else row.name)
     return sorted(labels.items(), key=lambda item: (item[0] != "default", item[0]))
 

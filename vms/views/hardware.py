@@ -149,7 +149,8 @@ def _boot_choices(vm: VM) -> list[tuple[str, str]]:
     labels |= {disk.target: f"{disk.target} ({disk.size_gib} GiB)" for disk in vm.disks.all()}
     labels |= {nic.mac: f"{nic.network} ({nic.mac})" for nic in vm.nics.all()}
     first = rules.boot_order(vm)
-    return [(name, labels[name]) for name in [*first, *(n for n in labels if n not in first)]]
+    others = (name for name in rules.offered_to_boot(vm) if name not in first)
+    return [(name, labels[name]) for name in [*first, *others]]
 
 
 def _commands(vm: VM, word: str, context: dict[str, Any]) -> list[str]:
