@@ -13,13 +13,10 @@ from django.utils import timezone
 
 from accounts import audit
 from accounts.errors import Conflict, Invalid, NotFound
-<<<<<<< HEAD
 from hosts import connections, inventory, screens
 from hosts.models import Host, Pool
-=======
 from hosts import connections, inventory
 from hosts.models import Host, Network, Pool
->>>>>>> 8dab011 (Start from the network only where a server answers; add rows one by one; say how a machine is built)
 from jobs import live
 from jobs import services as job_services
 from jobs.models import Job
