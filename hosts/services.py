@@ -14,8 +14,6 @@ from django.utils import timezone
 from accounts import audit
 from accounts.errors import Conflict, Invalid, NotFound
 from hosts import connections, inventory, screens
-from hosts.models import Host, Pool
-from hosts import connections, inventory
 from hosts.models import Host, Network, Pool
 from jobs import live
 from jobs import services as job_services
