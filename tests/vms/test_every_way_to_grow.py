@@ -1,0 +1,120 @@
+"""Where all is used up, no way to grow is open: each is refused by the one function, names a limit,
+and writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from accounts import quotas
+from accounts.errors import QuotaExceeded
+from accounts.models import Allocation, QuotaLimit, Resource, Team, User
+from hosts.virt.fake import FakeHypervisor
+from jobs.models import Job
+from tests.vms.conftest import run_to_end
+from tests.vms.test_backups import taken
+from tests.vms.test_snapshots import taken as snapshot_of
+from vms import lifecycle, ownership, provisioning, recount, recycle_bin
+from vms.backups import services as backups
+from vms.cloning import requests as cloning
+from vms.hardware import requests as hardware
+from vms.machine_templates import services as templates
+from vms.models import VM, Backup, Snapshot, Template
+from vms.snapshots import requests as snapshots
+
+Made = Callable[..., VM]
+
+
+class World:
+    """What ways to grow need: machines that are off, on, saved and in the bin, with a snapshot, a
+    backup and a template."""
+
+    def __init__(self, made: Made, ask: Any, owner: User, team: Team, outsider: User) -> None:
+        self.owner, self.team, self.ask, self.outsider = owner, team, ask, outsider
+        self.on = made(name="on")
+        self.saved = made(name="saved")
+        run_to_end(lifecycle.request(self.saved, "save", actor=owner))
+        self.binned = self.off(made(name="binned"))
+        run_to_end(lifecycle.request(self.binned, "delete", actor=owner, force=True))
+        self.stopped = self.off(made(name="stopped"))
+        self.snapshot: Snapshot = snapshot_of(self.stopped, owner, memory=False)
+        self.other = self.off(made(name="other"))
+        self.backup: Backup = taken(self.other, owner)
+        image, job = templates.make(self.other, actor=owner, name="golden")
+        run_to_end(job)
+        assert image.template is not None
+        self.template: Template = image.template
+        for vm in (self.on, self.saved, self.binned, self.stopped, self.other):
+            vm.refresh_from_db()
+
+    def off(self, vm: VM) -> VM:
+        run_to_end(lifecycle.request(vm, "force_off", actor=self.owner))
+        vm.refresh_from_db()
+        return vm
+
+
+def _accepts(w: World) -> Any:
+    offer = ownership.give(w.stopped, actor=w.owner, to=w.outsider)
+    assert offer is not None
+    return ownership.accept(offer.pk, user=w.outsider, team=w.outsider.personal_team)
+
+
+def _revert(w: World) -> Any:
+    return snapshots.revert(w.snapshot, actor=w.owner, start=True)
+
+
+WAYS: dict[str, Callable[[World], Any]] = {
+    "create": lambda w: w.ask(w.owner, name="new", start=False),
+    "batch": lambda w: provisioning.request_batch(
+        actor=w.owner, team=w.team, name="lab", image=w.on.image, flavor=w.on.flavor, count=2
+    ),
+    "clone": lambda w: cloning.request_clone(w.stopped, actor=w.owner, name="copy", start=False),
+    "resize off": lambda w: hardware.resize(w.stopped, actor=w.owner, vcpus=w.stopped.vcpus + 1),
+    "resize on": lambda w: hardware.resize(w.on, actor=w.owner, memory_mib=w.on.memory_mib + 512),
+    "add disk": lambda w: hardware.add_disk(w.other, actor=w.owner, size_gib=1),
+    "grow disk": lambda w: hardware.grow_disk(w.other.disks.get(), actor=w.owner, size_gib=50),
+    "disk of a backup": lambda w: backups.attach(w.backup, actor=w.owner, to=w.other),
+    "snapshot": lambda w: snapshots.take(w.stopped, actor=w.owner, name="two"),
+    "back and start": _revert,
+    "start": lambda w: lifecycle.request(w.stopped, "start", actor=w.owner),
+    "start paused": lambda w: lifecycle.request(w.stopped, "start_paused", actor=w.owner),
+    "resume what is saved": lambda w: lifecycle.request(w.saved, "start", actor=w.owner),
+    "out of the bin": lambda w: recycle_bin.restore(w.binned, actor=w.owner),
+    "its disk kept": lambda w: recycle_bin.purge(w.binned, actor=w.owner, keep=["vda"]),
+    "backup": lambda w: backups.take(w.other, actor=w.owner),
+    "backup by its plan": lambda w: backups.take(w.other, actor=None, scheduled=True),
+    "backup as new": lambda w: backups.restore_as_new(w.backup, actor=w.owner, name="again"),
+    "template": lambda w: templates.make(w.other, actor=w.owner, name="another"),
+    "version": lambda w: templates.make(w.other, actor=w.owner, into=w.template),
+    "to another owner": _accepts,
+}
+
+
+def missing(way: Callable[[World], Any], world: World) -> int:
+    """By how much it was refused; 0: it was not."""
+    try:
+        way(world)
+    except QuotaExceeded as refusal:
+        return int(refusal.params["missing"])
+    return 0
+
+
+def test_none_slips_past(
+    made: Made, ask: Any, fake: FakeHypervisor, owner: User, team: Team, outsider: User
+) -> None:
+    QuotaLimit.objects.filter(scope="site").update(hard=QuotaLimit.UNLIMITED)
+    world = World(made, ask, owner, team, outsider)
+    for resource, used in quotas.usage(team).items():
+        QuotaLimit.objects.create(scope="team", team=team, resource=resource, hard=used)
+    theirs = outsider.personal_team
+    QuotaLimit.objects.create(scope="team", team=theirs, resource=Resource.MACHINES, hard=0)
+
+    def written() -> list[Any]:
+        held = Allocation.objects.order_by("pk").values_list("pk", "team", "amount", "state")
+        return [*held, VM.objects.count(), Job.objects.count(), Backup.objects.count()]
+
+    for name, way in WAYS.items():
+        before = written()
+        assert missing(way, world) > 0, f"{name} slipped past"
+        assert written() == before, name
+    assert recount.run(repair=False).differences == []
