@@ -65,8 +65,8 @@ class Watching:
         self.views: list[room.View] = []
         self.tasks: list[asyncio.Task[None]] = []
 
-    async def join(self, **how: Any) -> Client:
-        view = await room.open_view(LOCAL_VM)
+    async def join(self, vm: VM = LOCAL_VM, **how: Any) -> Client:
+        view = await room.open_view(vm)
         # What a carrier does with what a viewer sends.
         checked = rfb.ClientFilter(view_only=True)
 
@@ -199,6 +199,49 @@ async def test_who_joins_late_sees_all(display: Display, watching: Watching) -> 
     late = await watching.join(encodings=LOSSLESS)
     await until(lambda: same(late, display), "the whole picture, though nothing moves")
     assert display.requests <= requests + 1  # not because the display was asked for all of it
+
+
+async def test_two_machines_of_which_one_moves(
+    display: Display, watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several look at each; a live migration closes the display here and opens one there."""
+    here, there, other = display, Display(200, 150), Display(200, 150)
+    moving, staying = VM(name="moves"), VM(name="stays")
+    shown = {moving.uuid: here, staying.uuid: other}
+
+    async def open_vnc(vm: VM) -> targets.Target:
+        return targets.SocketTarget(await shown[vm.uuid].open())
+
+    monkeypatch.setattr(targets, "open_vnc", open_vnc)
+    here.draw(0, 0, text_like(150, 200, 1))
+    there.draw(0, 0, text_like(150, 200, 2))
+    other.draw(0, 0, few_colours(150, 200, 3))
+
+    async def four(vm: VM) -> list[Client]:
+        """At the same time."""
+        joining = (watching.join(vm, encodings=LOSSLESS) for _ in range(4))
+        return list(await asyncio.gather(*joining))
+
+    left, stayed = await four(moving), await four(staying)
+    await until(lambda: all(same(client, here) for client in left), "the first picture")
+    await until(lambda: all(same(client, other) for client in stayed), "the other's picture")
+
+    shown[moving.uuid] = there
+    await here.close()
+    await asyncio.wait_for(asyncio.gather(*watching.tasks[:4]), DEADLINE_S)  # with their end
+    back = await four(moving)
+    other.draw(10, 10, text_like(80, 90, 4))
+    there.draw(64, 64, text_like(50, 60, 5))
+    await until(lambda: all(same(client, other) for client in stayed), "the one that stayed")
+    await until(lambda: all(same(client, there) for client in back), "the one that moved")
+    late = await watching.join(moving, encodings=LOSSLESS)
+    await until(lambda: same(late, there), "who came late")
+    assert (here.connections, there.connections, other.connections) == (1, 1, 1)
+    await watching.leave()
+    watching.views.clear()
+    watching.tasks.clear()
+    for one in (there, other):
+        await one.close()
 
 
 async def test_rectangles_are_encoded_once(
