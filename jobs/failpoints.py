@@ -2,7 +2,8 @@
 
 ``KVMWEB_FAILPOINTS_FILE`` has one line for each: ``<name> [action] [times]``. Names are
 ``<kind>/<step>:{before-do,after-do,before-undo,after-undo}``, and ``<kind>/claim:after`` and
-``<kind>/final:before`` around them all. Actions:
+``<kind>/final:before`` around them all, and ``<kind>/frozen`` while a guest's file systems stand
+still. Actions:
 
 - ``kill`` (default): SIGKILL to this process, as the out-of-memory killer does it
 - ``kill-worker``: SIGKILL to the parent (the worker) and to this process

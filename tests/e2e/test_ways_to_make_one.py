@@ -125,22 +125,70 @@ def test_deleted_and_back_with_its_data(site: Site, name: str) -> None:
 
 
 def test_backed_up_while_it_runs_and_restored(site: Site, name: str) -> None:
+    """Both of its disks, in a directory of the host that is no pool of its disks."""
     guest = site.create(name)
     guest.wait_ssh(timeout_s=BOOT_S)
     guest.ssh("echo saved > ~/proof && sync")
-    answer = site.stack.api("POST", f"/vms/{guest.uuid}/backups")
-    (job,) = site.stack.wait_final(answer)
+    (job,) = site.stack.wait_final(
+        site.stack.api("POST", f"/vms/{guest.uuid}/disks", {"size_gib": 1})
+    )
     assert job["state"] == "succeeded", job
+    off(site, guest)
+    second(guest, "write", 0x5A)
+    site.stack.api("POST", f"/vms/{guest.uuid}/start")
+    guest.wait_ssh(timeout_s=BOOT_S)
+    backup_place(site, guest.host, "/var/lib/libvirt/vault")
+    try:
+        answer = site.stack.api("POST", f"/vms/{guest.uuid}/backups")
+        (job,) = site.stack.wait_final(answer)
+    finally:
+        backup_place(site, guest.host, "")
+    assert job["state"] == "succeeded", job
+    assert len(guest.lab.exec(guest.host, "ls", "/var/lib/libvirt/vault").stdout.split()) == 2
     (backup,) = site.stack.api("GET", f"/vms/{guest.uuid}/backups")["items"]
     whole = download(site, guest, "")
     assert hashlib.sha256(whole).hexdigest() == backup["checksum"]
     assert download(site, guest, f"bytes={len(whole) // 2}-") == whole[len(whole) // 2 :]
     guest.ssh("echo ruined > ~/proof && sync")
     off(site, guest)
+    second(guest, "write", 0)
     answer = site.stack.api("POST", f"/vms/{guest.uuid}/backups/1/restore", {})
     (job,) = site.stack.wait_final(answer)
     assert job["state"] == "succeeded", job
+    second(guest, "read", 0x5A)
     answer = site.stack.api("POST", f"/vms/{guest.uuid}/start")
     guest.wait_ssh(timeout_s=BOOT_S)
     assert guest.ssh("cat ~/proof").stdout.strip() == "saved"
-    assert len(guest.volumes()) <= 2  # its disk, and what keeps its serial line
+    assert len(guest.volumes()) <= 3  # its disks, and what keeps its serial line
+    # Deleted for good but for its second disk, which another machine gets.
+    heir = site.create(f"{name}-heir", start=False)
+    answer = site.stack.api("DELETE", f"/vms/{guest.uuid}?force=true&purge=true&keep=vdb")
+    (job,) = site.stack.wait_final(answer)
+    assert job["state"] == "succeeded", job
+    kept = next(one for one in site.stack.api("GET", "/backups") if not one["has_system"])
+    path = f"/vms/{guest.uuid}/backups/{kept['number']}/attach"
+    (job,) = site.stack.wait_final(site.stack.api("POST", path, {"vm": heir.uuid}))
+    assert job["state"] == "succeeded", job
+    second(heir, "read", 0x5A)
+
+
+def second(guest: Guest, verb: str, pattern: int) -> None:
+    """Its second disk, while it is off: a MiB of this byte is written, or looked for."""
+    path = guest.virsh("domblklist").split("vdb", 1)[1].split()[0]
+    done = guest.lab.exec(
+        guest.host, "qemu-io", "-f", "qcow2", "-c", f"{verb} -P {pattern} 0 1M", path
+    )
+    assert "failed" not in done.stdout, done.stdout
+
+
+def backup_place(site: Site, host: str, folder: str) -> None:
+    """A directory of the host; "": beside the disks."""
+    words = (
+        "from hosts.models import Host; from hosts import services; "
+        f"host = Host.objects.get(name={host!r}); "
+    )
+    if folder:
+        words += f"services.use_backup_folder(host.pk, {folder!r}, None)"
+    else:
+        words += "services.set_backup_place(host, None, actor=None)"
+    site.manage("shell", "-c", words)

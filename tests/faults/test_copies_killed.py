@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -145,19 +147,70 @@ def test_undone_all_the_same(drill: Drill) -> None:
     assert drill.stack.api("GET", f"/vms/{kept['uuid']}/backups")["count"] == 0
 
 
-def test_the_pool_fills_up_in_the_middle_of_a_backup(drill: Drill) -> None:
-    (machine,) = machines(drill, 1)
-    before = kept_files(drill)
+def idle(drill: Drill, machine: dict[str, Any]) -> None:
+    """Until nothing is done with it: what it was lent for has ended before."""
+
+    def free() -> bool:
+        drill.reconcile()
+        return not drill.stack.api("GET", f"/vms/{machine['uuid']}")["task"]
+
+    drill.stack.wait(free, "nothing is done with it")
+
+
+@contextmanager
+def nearly_full_pool(drill: Drill, room_mib: int = 4) -> Iterator[None]:
+    """Less room is left than a copy of the tiny image takes."""
     free = drill.lab.exec(HOST, "df", "--output=avail", "-B1M", POOL_FOLDER).stdout.split()[1]
-    drill.lab.exec(HOST, "fallocate", "-l", f"{int(free) - 4}M", FILLER)
+    drill.lab.exec(HOST, "fallocate", "-l", f"{int(free) - room_mib}M", FILLER)
     try:
-        (job,) = drill.settle(ask(drill, machine, "backups"))
+        yield
     finally:
         drill.lab.exec(HOST, "rm", FILLER)
-    assert (job["state"], job["error"]["code"]) == ("failed", "virt.no_space"), job
+
+
+def test_the_pool_fills_up_in_the_middle_of_a_copy_of_a_machine(drill: Drill) -> None:
+    """A backup, a clone and a restore end with a clear error; what was there is there."""
+    (machine,) = machines(drill, 1)
+    disk = disk_of(drill, machine)
+    before, original = kept_files(drill), f"{POOL_FOLDER}/../original.qcow2"
+    drill.lab.exec(HOST, "cp", disk, original)
+    with nearly_full_pool(drill):
+        (backup,) = drill.settle(ask(drill, machine, "backups"))
+        wanted = {"name": "drill-no-room", "copy": "full", "start": False}
+        (clone,) = drill.settle(ask(drill, machine, "clone", wanted))
+        idle(drill, machine)
+    for job in (backup, clone):
+        assert (job["state"], job["error"]["code"]) == ("failed", "virt.no_space"), job
+        assert job["error"]["ref"], job
     assert kept_files(drill) == before
     assert_nothing_is_left_over(drill)
     (job,) = drill.settle(ask(drill, machine, "backups"))
+    assert job["state"] == "succeeded", job
+    with nearly_full_pool(drill):
+        (restore,) = drill.settle(ask(drill, machine, "backups/1/restore", {}))
+    assert (restore["state"], restore["error"]["code"]) == ("failed", "virt.no_space"), restore
+    assert disk_of(drill, machine) == disk
+    assert_same(drill, disk, original)
+    assert_nothing_is_left_over(drill)
+    (job,) = drill.settle(ask(drill, machine, "backups/1/restore", {}))
+    assert job["state"] == "succeeded", job
+    assert_same(drill, disk_of(drill, machine), original)
+    drill.lab.exec(HOST, "rm", original)
+
+
+def test_the_pool_fills_up_in_the_middle_of_a_snapshot_with_memory(drill: Drill) -> None:
+    (machine,) = machines(drill, 1, start=True)
+    with nearly_full_pool(drill, room_mib=2):
+        (job,) = drill.settle(ask(drill, machine, "snapshots", {"name": "big", "memory": True}))
+    said = (job["state"], (job["error"] or {}).get("code"))
+    assert said == ("failed", "virt.no_space"), (job, drill.stack.tail())
+    assert drill.lab.virsh(HOST, "snapshot-list", machine["uuid"], "--name").split() == []
+    assert drill.stack.api("GET", f"/vms/{machine['uuid']}/snapshots")["items"] == []
+    assert_nothing_is_left_over(drill)
+    # What it had is whole, and takes a snapshot now.
+    (job,) = drill.settle(ask(drill, machine, "force-off"))
+    drill.lab.exec(HOST, "qemu-img", "check", "-q", disk_of(drill, machine))
+    (job,) = drill.settle(ask(drill, machine, "snapshots", {"name": "small"}))
     assert job["state"] == "succeeded", job
 
 

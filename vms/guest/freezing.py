@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from hosts.virt.errors import NoSuchDomain, VirtError, WrongState
+from jobs import failpoints
 from vms import at_host
 from vms.models import VM
 
@@ -33,6 +34,8 @@ def frozen(ctx: JobContext) -> Iterator[bool]:
     thaw(ctx)  # what a worker that was killed has left
     stands_still = _freeze(ctx, vm)
     try:
+        if stands_still:
+            failpoints.hit(f"{ctx.job.kind}/frozen")
         yield stands_still
     finally:
         try:

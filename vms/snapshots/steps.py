@@ -11,7 +11,7 @@ from django.db import transaction
 from accounts import quotas
 from accounts.errors import DomainError
 from accounts.models import Resource
-from hosts.virt.errors import AlreadyExists, NoSuchDomain
+from hosts.virt.errors import AlreadyExists, NoSpace, NoSuchDomain, UnknownVirtError
 from hosts.virt.spec import SnapshotFacts, SnapshotSpec
 from jobs.models import Job
 from vms import at_host, discs, power, state, timeline
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from hosts.virt.protocol import Hypervisor
     from jobs.context import JobContext
 
+
+MIB = 1024**2
 
 # --- take ----------------------------------------------------------------------------------------
 
@@ -56,6 +58,20 @@ def take(ctx: JobContext) -> None:
         except AlreadyExists:
             if _on_host(ctx) is None:
                 raise
+        except UnknownVirtError as error:
+            # QEMU calls it an input/output error when there is no room for the guest's memory.
+            if snapshot.memory and _lacks_room(at, vm):
+                raise NoSpace(error.raw, ref=error.ref) from error
+            raise
+
+
+def _lacks_room(at: Hypervisor, vm: VM) -> bool:
+    """Whether less is free in its pool than its memory may take."""
+    disk = vm.disks.select_related("pool").first()
+    name = disk.pool.name if disk is not None and disk.pool is not None else ""
+    at.refresh_pool(name)
+    free = next((pool.available_bytes for pool in at.list_pools() if pool.name == name), None)
+    return free is not None and free < vm.memory_mib * MIB
 
 
 def drop_taken(ctx: JobContext) -> None:
