@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.test import Client
 from django.utils import timezone
 
+from accounts.errors import Invalid
 from accounts.models import User
-from hosts import connections
+from hosts import connections, services
 from hosts.models import Host, Network, Pool, Untracked
 from hosts.virt.fake import FakeHypervisor
 from jobs.models import Job
@@ -126,6 +128,33 @@ def test_what_an_admin_does(pages: Client, host: Host) -> None:
         default_pool=str(pool.pk),
     )
     assert (host.vcpu_ratio, host.memory_reserve_mib, host.disk_ratio) == (2, 4096, 1)
+
+
+def test_where_backups_go(pages: Client, host: Host) -> None:
+    """A pool, or a directory that becomes one; beside the disks again."""
+    path = f"/admin/hosts/{host.pk}/backups/"
+    pool = host.pools.get()
+    assert pages.post(path, {"pool": str(pool.pk)}).status_code == 302
+    assert Host.objects.get(pk=host.pk).backup_pool == pool
+    assert pages.post(path, {"pool": ""}).status_code == 302
+    assert Host.objects.get(pk=host.pk).backup_pool is None
+    elsewhere = Pool.objects.create(
+        host=Host.objects.create(name="beta", transport="local"), name="p", uuid=uuid4(), kind="dir"
+    )
+    for wrong in ({"pool": str(elsewhere.pk)}, {"pool": "x"}):
+        assert pages.post(path, wrong).status_code in {302, 422}
+        assert Host.objects.get(pk=host.pk).backup_pool is None
+    for folder in ("/", "mnt/x", "/mnt/../etc", "/mnt/a b", "/mnt/$(id)", "/" + "x" * 300):
+        with pytest.raises(Invalid):
+            services.request_backup_folder(host, folder, actor=None)
+    assert pages.post(path, {"folder": "/mnt/vault/"}).status_code == 302
+    job = Job.objects.get(kind="host.backup_folder")
+    with connections.use_fake({host.name: FakeHypervisor(host.name)}):
+        for _ in range(2):  # and again: harmless
+            services.use_backup_folder(host.pk, job.params["path"], None)
+    chosen = Host.objects.get(pk=host.pk).backup_pool
+    assert chosen is not None
+    assert (chosen.path, chosen.active, chosen.is_default) == ("/mnt/vault", True, False)
 
 
 def test_wrong_limits_are_shown_at_their_field(pages: Client, host: Host) -> None:

@@ -238,6 +238,18 @@ class TestBadLuck:
         assert (job.state, job.error_code) == (Job.State.FAILED, "snapshot.name_taken")
         assert [facts.name for facts in fake.snapshots(vm.uuid)] == ["x"]  # not ours to delete
 
+    def test_no_room_for_its_memory_is_said(
+        self, made: Made, fake: FakeHypervisor, owner: User
+    ) -> None:
+        """QEMU only speaks of an input/output error."""
+        vm, pool = made(), fake._pools["default"]
+        for room, code in ((1 << 40, "virt.unknown"), (1 << 20, "virt.no_space")):
+            pool.capacity_bytes = pool.allocation_bytes + room
+            fake.fail_next("create_snapshot", UnknownVirtError("save SaveStateEntry: 3(ram): -5"))
+            _snapshot, job = requests.take(vm, actor=owner, name="big", memory=True)
+            assert run_to_end(job).error_code == code
+        assert not Snapshot.objects.exists()
+
     def test_a_failed_return_leaves_the_machine_as_it_was(
         self, made: Made, fake: FakeHypervisor, owner: User, team: Team
     ) -> None:
