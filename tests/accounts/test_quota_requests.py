@@ -83,6 +83,13 @@ def test_a_members_limit_is_asked_for_the_member(make_vm, teammate, team, owner)
     assert requests.prefilled({"resource": "vcpus"}) == ""
 
 
+def test_the_profile_leads_to_a_request(browser, outsider: User) -> None:
+    page = browser(outsider).get("/profile/").content.decode()
+    link = f"/requests/new/?team={outsider.personal_team.pk}"
+    assert f'href="{link}"' in page
+    assert browser(outsider).get(link).status_code == 200
+
+
 def test_the_page_is_filled_in_and_asks(browser, teammate: User, team: Team, admin: User) -> None:
     page = browser(teammate)
     url = f"/requests/new/?team={team.pk}&scope=team&vcpus=4&memory_mib=1536&bogus=1"
