@@ -150,6 +150,13 @@ def comment(
     with transaction.atomic():
         row = QuotaRequest.objects.select_for_update().get(pk=request.pk)
         event = _note(row, actor, Kind.COMMENTED, text=text, internal=internal)
+        audit.record(
+            actor,
+            "request.comment",
+            row,
+            after={"internal": internal},
+            target_name=row.team.name,
+        )
         if row.state == State.ASKED_BACK and actor.pk == row.requester_id:
             _move(row, State.OPEN)
         told = deciders(row) if internal or actor.pk == row.requester_id else [row.requester]
@@ -219,6 +226,9 @@ def ask_back(request: QuotaRequest, *, actor: User, version: int, text: str) -> 
         row = _undecided(request, version)
         _move(row, State.ASKED_BACK)
         _note(row, actor, Kind.ASKED_BACK, text=text)
+        audit.record(
+            actor, "request.ask_back", row, after={"text": text}, target_name=row.team.name
+        )
         _tell([row.requester], "quota.asked_back", row, who=actor.display_name())
     return row
 
