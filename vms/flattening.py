@@ -99,9 +99,14 @@ def pull(ctx: JobContext) -> None:
 
 
 def drop(ctx: JobContext) -> None:
-    """What was pulled already does no harm: the disk stands as it stood, or on nothing."""
-    if not ctx.data.get("pulled"):
-        replacing.drop_new(ctx)
+    """What was pulled already does no harm: the disk stands as it stood, or on nothing. QEMU goes
+    on with what a worker that was killed has begun, until it is told."""
+    if ctx.data.get("pulled"):
+        return
+    vm = at_host.machine(ctx)
+    if at_host.is_on(vm):
+        at_host.hypervisor(vm).stop_copies(vm.uuid)
+    replacing.drop_new(ctx)
 
 
 def settle(ctx: JobContext) -> None:
@@ -117,7 +122,9 @@ def unsettle(ctx: JobContext) -> None:
 
 
 def remove_old(ctx: JobContext) -> None:
-    if not ctx.data.get("pulled"):
+    if ctx.data.get("pulled"):
+        replacing.drop_new(ctx)  # begun while it was off
+    else:
         replacing.remove_old(ctx)
 
 

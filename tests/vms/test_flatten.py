@@ -13,6 +13,7 @@ from accounts.errors import Conflict, Forbidden, NotFound
 from accounts.models import AuditEntry, Team, User
 from hosts.virt.errors import UnknownVirtError
 from hosts.virt.fake import FakeHypervisor
+from hosts.virt.spec import VolumeSpec
 from jobs.models import Job
 from tests.vms.conftest import run_to_end, volumes
 from vms import flattening, lifecycle
@@ -67,6 +68,7 @@ def test_one_that_fails_leaves_it_as_it_was(
     fake.fail_next(fails, UnknownVirtError("no"))
     job = run_to_end(flattening.request(vm, actor=owner))
     assert job.state == Job.State.FAILED
+    assert fake.calls["stop_copies"] == int(runs)  # QEMU would go on by itself
     assert not is_independent(vm, fake)
     assert volumes(fake) == before
 
@@ -88,6 +90,20 @@ def test_one_that_was_started_by_hand_meanwhile_keeps_its_disk(
     assert (job.state, job.error_code) == (Job.State.FAILED, "vm.why.backup_on")
     assert volumes(fake) == before
     assert not is_independent(vm, fake)
+
+
+def test_a_copy_that_was_begun_goes_when_it_runs_in_the_end(
+    made: Made, fake: FakeHypervisor, owner: User
+) -> None:
+    """Its worker was killed in the copy, and somebody started it by hand."""
+    vm = off(made())
+    job = flattening.request(vm, actor=owner)
+    begun = f"kvmweb-{vm.uuid}-vda-{job.pk.hex[:8]}.qcow2"
+    fake.create_volume(VolumeSpec(pool="default", name=begun, capacity_bytes=1))
+    fake.start(vm.uuid)
+    assert run_to_end(job).state == Job.State.SUCCEEDED
+    assert is_independent(vm, fake)
+    assert begun not in volumes(fake)
 
 
 def test_not_with_snapshots_that_read_what_it_stands_on(
