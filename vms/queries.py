@@ -125,15 +125,20 @@ def page(user: User, query: ListQuery) -> ListPage:
 
 def one(user: User, uuid: UUID | str) -> VM:
     """The machine with all that its page needs. NotFound, also when it is not for ``user``."""
-    if not isinstance(uuid, UUID):
-        try:
-            uuid = UUID(uuid)
-        except ValueError as error:
-            raise NotFound("vm.not_found") from error
-    vm = with_related(VM.objects.visible_to(user)).filter(uuid=uuid).first()
+    vm = with_related(VM.objects.visible_to(user)).filter(uuid=as_uuid(uuid)).first()
     if vm is None:
         raise NotFound("vm.not_found")
     return vm
+
+
+def as_uuid(text: UUID | str) -> UUID:
+    """NotFound: no machine can have it."""
+    if isinstance(text, UUID):
+        return text
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise NotFound("vm.not_found") from error
 
 
 def with_related(machines: QuerySet[VM]) -> QuerySet[VM]:

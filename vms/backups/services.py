@@ -322,21 +322,25 @@ def machine(user: User, uuid: UUID | str) -> VM:
     try:
         return queries.one(user, uuid)
     except NotFound:
-        row = next((kept.vm for kept in outliving(user) if str(kept.vm.uuid) == str(uuid)), None)
-        if row is None:
+        kept = _outliving(user).filter(vm__uuid=queries.as_uuid(uuid)).first()
+        if kept is None:
             raise
-        return row
+        return kept.vm
 
 
 def outliving(user: User) -> list[Backup]:
     """Backups of machines that were deleted for good, the newest first, of those that ``user``
     could see."""
+    return with_files(_outliving(user))
+
+
+def _outliving(user: User) -> QuerySet[Backup, Backup]:
     rows = Backup.objects.filter(vm__deleted_at__isnull=False)
     if not user.is_admin:
         teams = user.memberships.values("team")
         rows = rows.filter(Q(vm__owner=user) | Q(vm__team__in=teams))
     related = rows.select_related("image", "vm__team", "vm__owner", "vm__host", "created_by")
-    return with_files(related.order_by("-created_at", "-pk"))
+    return related.order_by("-created_at", "-pk")
 
 
 def find(vm: VM, number: int) -> Backup:
