@@ -144,6 +144,12 @@ CHANGES = {
         possible=OFF,
         offered=("backups/1/?for=restore", "backups/1/restore/"),
     ),
+    "add disk from a backup": Change(
+        api=f"POST {_API}/backups/{{number}}/attach",
+        page=f"{_PAGE}/backups/{{number}}/attach/",
+        machine="kept",
+        possible=WHOLE,
+    ),
     "delete backup": Change(
         api=f"DELETE {_API}/backups/{{number}}",
         page=f"{_PAGE}/backups/{{number}}/delete/",
