@@ -15,6 +15,17 @@ from playwright.sync_api import BrowserContext, Route, WebSocketRoute
 WIDTH, HEIGHT = 640, 400
 QEMU_EXTENDED_KEYS = -258
 FIXED = {0: 20, 3: 10, 4: 8, 5: 6}
+# How long each frame of the page took, in ms.
+WATCH_FRAMES = """() => {
+  window.__frames = [];
+  let last = performance.now();
+  const look = (now) => {
+    window.__frames.push(now - last);
+    last = now;
+    requestAnimationFrame(look);
+  };
+  requestAnimationFrame(look);
+}"""
 # noVNC looks for a socket's methods in its class, Playwright's has them one class further up.
 FLATTEN = """
 const inherited = Object.getOwnPropertyDescriptors(Object.getPrototypeOf(WebSocket.prototype));
@@ -44,6 +55,7 @@ class Console:
     line: WebSocketRoute | None = None
     screen: WebSocketRoute | None = None
     refusal: tuple[int, str] | None = None
+    silent: bool = False  # no ticket comes: the page waits for it
 
     def watch(self, context: BrowserContext) -> None:
         context.route("**/api/v1/vms/*/console", self._ticket)
@@ -55,6 +67,8 @@ class Console:
     def _ticket(self, route: Route) -> None:
         wanted = json.loads(route.request.post_data or "{}")
         self.asked.append(wanted)
+        if self.silent:
+            return
         if self.refusal:
             status, detail = self.refusal
             body = json.dumps({"detail": detail, "status": status})

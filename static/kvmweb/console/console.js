@@ -178,7 +178,7 @@ function giveUp(text, reconnect = false) {
 
 function connected() {
   attempts = 0;
-  notice("");
+  sayPaused();
   enableControls();
   mark("connected");
   const at = document.activeElement;
@@ -215,8 +215,14 @@ function ended(which, code, reason) {
   }
 }
 
+function sayPaused() {
+  const { observed, task, says } = machine();
+  notice(observed === "paused" && !task ? says : "", { next: true });
+}
+
 function waitForScreen() {
-  notice(machine().says, { next: true, reconnect: machine().observed === "unknown" });
+  const { observed, task, says } = machine();
+  notice(says, { next: true, reconnect: observed === "unknown" && !task });
 }
 
 function retry(text) {
@@ -247,7 +253,7 @@ function stateChanged() {
   seen = { host: now.host || seen.host, rebooted: now.rebooted, asking };
   if (view()?.open) {
     if (now.task) say(now.says);
-    notice(now.observed === "paused" && !now.task ? now.says : "", { next: true });
+    sayPaused();
     return;
   }
   if (connecting || final) return;
