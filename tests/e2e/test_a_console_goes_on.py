@@ -21,6 +21,7 @@ from tests.e2e.guests import Guest, virsh
 from tests.e2e.screen import HAS_SHELL, PASTED, Line, Screen, has_typed, paste
 from tests.e2e.site import PATIENCE_MS, TEAM, People, Site, is_live
 from tests.e2e.test_serial_line import log_in, open_line, run
+from tests.front.consoles import WATCH_FRAMES
 from tests.lab.conftest import RunningLab
 from tests.stack import PASSWORD
 
@@ -35,16 +36,6 @@ FEW = 5
 FRAME_MS, CLICK_MS, OTHERS_MS = 500, 2000, 250
 PAGES_GROW_MIB = 200
 SITE_GROWS_MIB = 32
-WATCH_FRAMES = """() => {
-  window.__frames = [];
-  let last = performance.now();
-  const look = (now) => {
-    window.__frames.push(now - last);
-    last = now;
-    requestAnimationFrame(look);
-  };
-  requestAnimationFrame(look);
-}"""
 # Who may load a keymap.
 ROOT_TOO = "#cloud-config\nusers:\n  - name: root\n    ssh_authorized_keys: ['{key}']\n"
 

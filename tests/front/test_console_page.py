@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.sync_api import Browser, BrowserContext, CDPSession, Locator, Page, expect
 
 from tests.front import seed
 from tests.front.conftest import Site
-from tests.front.consoles import Console
+from tests.front.consoles import WATCH_FRAMES, Console
 from tests.front.test_every_page_is_accessible import PHONE, too_wide, violations
+from vms.consoles.serial.viewer import WINDOW_BYTES
 from vms.models import VM
 
 pytestmark = pytest.mark.browser
@@ -24,6 +27,10 @@ Open = Callable[..., Page]
 SHIFT, ALTGR, ENTER, DELETE, PRINT = 0x2A, 0xB8, 0x1C, 0xD3, 0x54
 TITLE = "\x1b]0;pwned\x07\x1b]2;pwned\x07"
 CLIPBOARD = "\x1b]52;c;cHduZWQ=\x07"
+FLOOD_S = float(os.environ.get("KVMWEB_FLOOD_S", "3"))
+FLOOD = b"flood\r\n" * 9362  # a frame as large as the hub's
+FRAME_MS, CLICK_MS = 500, 2000
+HEAP_GROWS_MIB = 100  # 10,000 lines to scroll back
 HIDDEN_LINK = "\x1b]8;;https://evil.example/\x07click\x1b]8;;\x07"
 
 
@@ -444,6 +451,48 @@ def test_the_page_says_what_happens_to_the_line(
     ):
         console.line.send(json.dumps(message))
         expect(page.locator("#strip-text")).to_contain_text(said)
+
+
+def test_a_line_as_fast_as_the_page_takes_it_leaves_the_page_responsive(
+    open_page: Open, made: seed.Demo, console: Console
+) -> None:
+    """Frames and acknowledgements as the hub has them, from a guest that never waits."""
+    console.history = b""
+    page = open_serial(open_page, made, seed.machine(made, "web-1"))
+    chromium = page.context.new_cdp_session(page)
+    chromium.send("Performance.enable")
+    before = _heap_mib(chromium)
+    page.evaluate(WATCH_FRAMES)
+    sent, clicks = 0, []
+    end = time.monotonic() + FLOOD_S
+    while time.monotonic() < end:
+        taken = sum(one["bytes"] for one in console.told if one["type"] == "ack")
+        while sent - taken < WINDOW_BYTES:
+            console.say(FLOOD)
+            sent += len(FLOOD)
+        began = time.monotonic()
+        page.click("#view-button")
+        expect(page.locator("#view-menu")).to_be_visible()
+        page.keyboard.press("Escape")
+        clicks.append((time.monotonic() - began) * 1000)
+    frames = sorted(page.evaluate("window.__frames"))
+    slow = frames[int(len(frames) * 0.95)]
+    grown = _heap_mib(chromium) - before
+    print(  # noqa: T201
+        f"{sent / FLOOD_S / (1 << 20):.1f} MiB/s for {FLOOD_S:g} s: a frame each {slow:.0f} ms"
+        f" (95 %), {frames[-1]:.0f} ms at worst; a menu in {median(clicks):.0f} ms,"
+        f" {max(clicks):.0f} at worst; heap {grown:+.0f} MiB"
+    )
+    assert sent > 2 * WINDOW_BYTES
+    assert slow < FRAME_MS
+    assert median(clicks) < CLICK_MS
+    assert grown < HEAP_GROWS_MIB
+
+
+def _heap_mib(chromium: CDPSession) -> float:
+    found = chromium.send("Performance.getMetrics")["metrics"]
+    (used,) = (one["value"] for one in found if one["name"] == "JSHeapUsedSize")
+    return float(used) / (1 << 20)
 
 
 def test_escape_sequences_of_a_guest_do_nothing_to_the_browser(
