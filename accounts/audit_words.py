@@ -80,6 +80,7 @@ register(
         "user.view_as_page": _("Viewed a page as"),
         "user.reactivate": _("Reactivated a person"),
         "user.reset_password": _("Gave a new password"),
+        "user.left_directory": _("Was signed out: gone from the directory"),
         "user.set_admin": _("Changed who is an admin"),
         "user.set_name": _("Changed their name"),
         "user.sign_in": _("Signed in"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 
 from django.conf import settings
+from django.core.cache import cache
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import transaction
@@ -23,6 +24,7 @@ from accounts.revocations import Revocation, announce_on_commit
 logger = logging.getLogger(__name__)
 
 _NAME_MAX = 150
+_MISSING_REMEMBERED_S = 3 * 3600  # three rounds
 
 
 def all_directories() -> list[Directory]:
@@ -68,6 +70,41 @@ def connect(*, user: User, one: Directory, name: str) -> Person:
         audit.record(None, "user.connect_directory", user, after={"directory": one.id})
         announce_on_commit(Revocation(user_id=user.pk, reason="password_changed"))
     return person
+
+
+def end_of_leavers() -> None:
+    """Who is missing from their directory in two rounds, or disabled there, is signed out
+    everywhere, tokens too. By beat, once an hour; machines stay, and the account may come back."""
+    for one in all_directories():
+        if not one.searches:
+            continue
+        rows = {
+            row.uid: row
+            for row in DirectoryAccount.objects.filter(
+                directory=one.id, user__is_active=True, seen_at__isnull=False
+            )
+        }
+        try:
+            there = ldap.still_there(one, rows)
+        except DirectoryUnreachableError as exc:
+            logger.warning("directory: %s", exc)
+            continue
+        if len(rows) > 1 and not there:
+            logger.error("%s knows none of its people any more: nobody is signed out", one.id)
+            continue
+        for uid, row in rows.items():
+            _note_missing(row, missing=uid not in there)
+
+
+def _note_missing(row: DirectoryAccount, *, missing: bool) -> None:
+    key = f"directory-missing:{row.pk}"
+    if not missing:
+        cache.delete(key)
+    elif not cache.add(key, 1, timeout=_MISSING_REMEMBERED_S):
+        with transaction.atomic():
+            services.end_access(user=User.objects.get(pk=row.user_id), verb="user.left_directory")
+            DirectoryAccount.objects.filter(pk=row.pk).update(seen_at=None)  # told once
+        cache.delete(key)
 
 
 def name_of(user: User) -> str:

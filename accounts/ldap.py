@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import ssl
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -198,6 +198,35 @@ def find(directory: Directory, name: str) -> Person | None:
             raise DirectoryUnreachableError(f"{directory.id} refuses our search account")
         entry = _search_person(directory, ours, name)
         return _person(directory, ours, entry) if entry else None
+
+
+def still_there(directory: Directory, uids: Collection[str]) -> set[str]:
+    """Those whom the directory still has, and would let in. Asked by the search account; raises
+    ``DirectoryUnreachableError``."""
+    anybody = directory.filter_of_person().replace("{name}", "*")
+    with (
+        _translated(directory),
+        _bound(directory, directory.bind_dn, directory.bind_password) as ours,
+    ):
+        if ours is None:
+            raise DirectoryUnreachableError(f"{directory.id} refuses our search account")
+        return {
+            uid
+            for uid in uids
+            if _search(
+                ours,
+                directory.user_base,
+                f"(&{anybody}({directory.attribute('id')}={_as_asked(directory, uid)}))",
+                attributes=[directory.attribute("id")],
+                most=2,
+            )
+        }
+
+
+def _as_asked(directory: Directory, uid: str) -> str:
+    if directory.attribute("id").lower() == "objectguid":
+        return "".join(f"\\{byte:02x}" for byte in bytes.fromhex(uid))
+    return str(escape_filter_chars(uid))
 
 
 def _sign_in_directly(directory: Directory, name: str, password: str) -> Person | None:

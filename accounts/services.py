@@ -24,6 +24,7 @@ __all__ = [
     "change_user",
     "complete_new_user",
     "create_user",
+    "end_access",
     "generate_password",
     "on_access_revoked",
     "remove_ssh_key",
@@ -110,6 +111,15 @@ def set_active(*, actor: User, user: User, active: bool) -> None:
         user.save(update_fields=["is_active", "session_epoch"])
         verb = "user.reactivate" if active else "user.deactivate"
         audit.record(actor, verb, user, before={"active": not active}, after={"active": active})
+
+
+def end_access(*, user: User, verb: str) -> None:
+    """End sessions, tokens, live pages and consoles of somebody who may come back."""
+    with transaction.atomic():
+        user = User.objects.select_for_update().get(pk=user.pk)
+        _end_access(user, "deactivated")
+        user.save(update_fields=["session_epoch"])
+        audit.record(None, verb, user)
 
 
 def set_admin(*, actor: User, user: User, admin: bool) -> None:

@@ -9,7 +9,7 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from accounts import audit_log, chain, notifications, rounds, sign_ins, webhooks
+from accounts import audit_log, chain, directory_people, notifications, rounds, sign_ins, webhooks
 from accounts.models import IdempotentAnswer
 
 IDEMPOTENCY_KEPT = timedelta(days=1)
@@ -38,6 +38,12 @@ def mail() -> None:
 def quota_rounds() -> None:
     """Samples of use, warnings before grants end, requests that wait too long; every 5 minutes."""
     rounds.run()
+
+
+@shared_task(name="accounts.directory_leavers", ignore_result=True)
+def directory_leavers() -> None:
+    """Sign out who is gone from their LDAP directory, every hour by beat."""
+    directory_people.end_of_leavers()
 
 
 @shared_task(name="accounts.webhooks", ignore_result=True)

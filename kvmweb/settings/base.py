@@ -180,6 +180,11 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": 3600},
     },
     "accounts.tidy": {"task": "accounts.tidy", "schedule": 3600.0, "options": {"expires": 3600}},
+    "accounts.directory_leavers": {
+        "task": "accounts.directory_leavers",
+        "schedule": 3600.0,
+        "options": {"expires": 3600},
+    },
     "accounts.webhooks": {
         "task": "accounts.webhooks",
         "schedule": 30.0,

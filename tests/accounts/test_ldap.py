@@ -17,7 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.test import Client
 
-from accounts import ldap, services
+from accounts import directory_people, ldap, services, tokens
 from accounts.errors import Forbidden
 from accounts.models import AuditEntry, DirectoryAccount, Membership, Team, User
 from tests import directories
@@ -192,6 +192,64 @@ class TestPeople:
         client, text = sign_in()
         assert "_auth_user_id" not in client.session
         assert "Ask an admin to connect the two" in text
+
+
+@needs_slapd
+class TestLeavers:
+    @pytest.fixture
+    def frodo_and_sam(self, shire: Slapd) -> dict[str, Client]:
+        shire.add_person("sam")
+        return {name: sign_in(name)[0] for name in ("frodo", "sam")}
+
+    def works(self, client: Client) -> bool:
+        return bool(client.get("/profile/").status_code == 200)
+
+    def test_who_is_gone_twice_is_signed_out(
+        self, shire: Slapd, frodo_and_sam: dict[str, Client], settings: Any
+    ) -> None:
+        user = User.objects.get(username="frodo")
+        _row, secret = tokens.issue(user, "cli", ("read",), None)
+        directory_people.end_of_leavers()
+        shire.delete(FRODO)
+        directory_people.end_of_leavers()
+        assert self.works(frodo_and_sam["frodo"]), "once may be a mistake"
+        url = settings.LDAP[0]["url"]
+        settings.LDAP[0]["url"] = f"ldaps://127.0.0.1:{directories.free_port()}"
+        directory_people.end_of_leavers()
+        assert self.works(frodo_and_sam["frodo"]), "no answer says nothing"
+        settings.LDAP[0]["url"] = url
+        directory_people.end_of_leavers()
+        assert not self.works(frodo_and_sam["frodo"])
+        assert tokens.authenticate(secret) is None
+        assert self.works(frodo_and_sam["sam"])
+        for _round in range(3):
+            directory_people.end_of_leavers()
+        assert AuditEntry.objects.filter(verb="user.left_directory").count() == 1
+        user.refresh_from_db()
+        assert user.is_active
+
+    def test_a_directory_that_knows_nobody_is_not_believed(
+        self, shire: Slapd, frodo_and_sam: dict[str, Client], settings: Any
+    ) -> None:
+        settings.LDAP[0]["user_base"] = f"ou=clubs,{BASE}"
+        for _round in range(3):
+            directory_people.end_of_leavers()
+        assert self.works(frodo_and_sam["frodo"])
+
+    def test_disabled_in_active_directory(self, shire: Slapd, settings: Any) -> None:
+        settings.LDAP[0] |= {"kind": "active_directory"}
+        people = {}
+        for number, name in enumerate(("merry", "pippin")):
+            entry = {"sAMAccountName": name, "objectCategory": "person", "sn": name}
+            entry |= {"userAccountControl": "512", "userPassword": PASSWORD}
+            guid = bytes([40 + number, *b"()*\\", *range(200, 211)])
+            people[name] = shire.add(f"cn={name},ou=people", "adUser", objectGUID=guid, **entry)
+        clients = {name: sign_in(name)[0] for name in people}
+        shire.change(people["merry"], userAccountControl="514")
+        directory_people.end_of_leavers()
+        directory_people.end_of_leavers()
+        assert not self.works(clients["merry"])
+        assert self.works(clients["pippin"])
 
 
 @needs_slapd
