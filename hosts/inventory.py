@@ -93,6 +93,7 @@ def write(host_id: int, inventory: Inventory) -> Host:
         "firmwares": list(facts.firmwares),
         "machines": list(facts.machines),
         "tpm": facts.tpm,
+        "cpu_models_emulated": list(facts.cpu_models_emulated),
         "videos": list(facts.videos),
         "cpu_models": list(facts.cpu_models),
     }

@@ -104,8 +104,17 @@ class Host(models.Model):
             case "machine":
                 return value in self.facts.get("machines", ())
             case "cpu":
-                return value in self.facts.get("cpu_models", ())
+                return value in self.cpu_models
         return False
+
+    @property
+    def cpu_models(self) -> list[str]:
+        """That new machines can have here: emulation runs others than KVM."""
+        usual: list[str] = self.facts.get("cpu_models", [])
+        if self.domain_type == "kvm":
+            return usual
+        emulated: list[str] = self.facts.get("cpu_models_emulated", usual)
+        return emulated
 
     @property
     def domain_type(self) -> str:

@@ -239,7 +239,7 @@ def offered() -> Offered:
         tpm=any_of("tpm"),
         kvm=any_of("kvm"),
         videos=tuple(one for one in VIDEOS if one in ("virtio", "vga") or one in videos),
-        cpu_models=tuple(sorted(union("cpu_models"))),
+        cpu_models=tuple(sorted({model for host in hosts for model in host.cpu_models})),
         pxe=bool(Network.that_boot()),
     )
 

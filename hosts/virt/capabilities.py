@@ -62,14 +62,6 @@ def domain_types(capabilities: str) -> tuple[str, ...]:
     return tuple(kind for domain in arch.findall("domain") if (kind := domain.get("type")))
 
 
-def usable_types(capabilities: str, flag: str | None) -> tuple[str, ...]:
-    """Without ``kvm`` where it is only listed: an x86 without ``flag`` emulates its guests, and
-    emulation runs other processor models than KVM would."""
-    types = domain_types(capabilities)
-    is_x86 = parse(capabilities).findtext("./host/cpu/arch") in X86
-    return tuple(one for one in types if one != "kvm" or flag is not None or not is_x86)
-
-
 def machines(capabilities: str) -> tuple[str, ...]:
     """Machine types of the host's own architecture, the short names (q35, pc) first."""
     root = parse(capabilities)
@@ -125,6 +117,7 @@ def host_facts(
     qemu_version: int,
     flag: str | None,
     support: GuestSupport,
+    emulated: GuestSupport,
 ) -> HostFacts:
     root = parse(capabilities)
     arch = root.findtext("./host/cpu/arch") or ""
@@ -147,4 +140,5 @@ def host_facts(
         tpm=support.tpm_emulator,
         videos=support.video_models,
         cpu_models=support.cpu_models,
+        cpu_models_emulated=emulated.cpu_models,
     )

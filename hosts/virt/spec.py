@@ -277,7 +277,8 @@ class HostFacts:
     machines: tuple[str, ...] = ()
     tpm: bool = False  # an emulated TPM 2.0 (swtpm)
     videos: tuple[str, ...] = ()
-    cpu_models: tuple[str, ...] = ()  # that its QEMU can run
+    cpu_models: tuple[str, ...] = ()  # that its QEMU can run, by KVM where that is listed
+    cpu_models_emulated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,19 +75,6 @@ def test_svm_hides_in_the_cpu_model() -> None:
     assert capabilities.virt_flag(None, None) is None
 
 
-def test_kvm_that_is_only_listed_runs_no_guest() -> None:
-    """Its processor models would be offered, and emulation has others."""
-    text = (
-        "<capabilities><host><cpu><arch>x86_64</arch></cpu></host><guest>"
-        "<arch name='x86_64'><domain type='qemu'/><domain type='kvm'/></arch></guest>"
-        "</capabilities>"
-    )
-    assert capabilities.usable_types(text, None) == ("qemu",)
-    assert capabilities.usable_types(text, "svm") == ("qemu", "kvm")
-    other = text.replace("x86_64", "aarch64")  # has no such flag
-    assert capabilities.usable_types(other, None) == ("qemu", "kvm")
-
-
 def test_cpu_percent_is_the_share_between_two_samples() -> None:
     before = {"user": 0, "kernel": 0, "idle": 0, "iowait": 0}
     now = {"user": 20, "kernel": 5, "idle": 70, "iowait": 5}

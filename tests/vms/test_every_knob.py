@@ -319,6 +319,17 @@ class TestRefused:
         Network.objects.update(pxe_by_admin=True)  # of a bridge only people know
         ask(owner, wish=wish)
 
+    def test_models_of_emulation_where_kvm_only_seems_to_be_there(
+        self, ask: Any, owner: User, host: Host
+    ) -> None:
+        host.facts = FACTS | {"cpu_models_emulated": ["Nehalem"]}
+        host.acceleration = "tcg"
+        host.save()
+        assert knobs.offered().cpu_models == ("Nehalem",)
+        host.acceleration = "kvm"
+        host.save()
+        assert knobs.offered().cpu_models == ("EPYC", "qemu64")
+
     def test_what_no_host_has(self, ask: Any, owner: User, host: Host) -> None:
         host.facts = {}
         host.save()

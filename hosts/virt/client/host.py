@@ -89,7 +89,9 @@ def read_facts(conn: Any) -> HostFacts:
         libvirt_version=conn.getLibVersion(),
         qemu_version=conn.getVersion(),
         flag=flag,
-        support=guest_support(conn, capabilities.usable_types(text, flag)),
+        support=guest_support(conn, capabilities.domain_types(text)),
+        # KVM may be listed and not work: then these are what counts.
+        emulated=guest_support(conn, ("qemu",)),
     )
 
 
@@ -106,7 +108,7 @@ def _baseline(conn: Any, text: str) -> str | None:
 
 def guest_support(conn: Any, domain_types: tuple[str, ...]) -> capabilities.GuestSupport:
     """For the machines that we make: q35 where there is one, KVM where it is listed."""
-    kind = "kvm" if "kvm" in domain_types else None
+    kind = next((kind for kind in ("kvm", "qemu") if kind in domain_types), None)
     texts = (_domain_capabilities(conn, machine, kind) for machine in ("q35", None))
     text = next(filter(None, texts), None)
     if text is None:
