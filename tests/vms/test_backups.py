@@ -515,6 +515,13 @@ class TestOfSeveralDisks:
         assert fake.volume("default", vm.disks.get(target="vda").volume).capacity_bytes == 12 * GIB
         assert {d.target for d in fake.domain(vm.uuid).disks} >= {"vda", "vdb"}
 
+    def test_not_over_a_machine_on_another_host(self, vm: VM, owner: User) -> None:
+        backup = taken(vm, owner)
+        VM.objects.filter(pk=vm.pk).update(host=Host.objects.create(name="beta", transport="local"))
+        backup.vm.refresh_from_db()
+        with pytest.raises(Conflict, match="other_host"):
+            services.restore_over(backup, actor=owner)
+
     def test_damaged_or_gone(self, vm: VM, fake: FakeHypervisor, owner: User) -> None:
         vm = with_two_disks(vm, fake, owner)
         backup = taken(vm, owner)

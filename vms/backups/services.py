@@ -129,6 +129,11 @@ def restore_over(backup: Backup, *, actor: User) -> Job:
         if code := why_not_restore(row, active_job(row)):
             raise Conflict(code, name=row.name, host=row.host.name if row.host else "")
         kept = _ready(backup)
+        place = place_of(kept.image)
+        if place is None or place.host_id != row.host_id:
+            raise Conflict(
+                "backup.other_host", name=row.name, host=place.host.name if place else ""
+            )
         swaps, more_gib = _swaps(row, kept)
         quotas.allocate(row, {Resource.DISK_GIB: more_gib})
         job = job_services.enqueue(
