@@ -81,3 +81,21 @@ def test_who_signed_up_with_an_address_may_have_one(client: Client, settings: An
     client.post("/accounts/signup/", data | {"password1": PASSWORD, "password2": PASSWORD})
     set_up(client)
     assert Authenticator.objects.filter(user__username="new", type="totp").exists()
+
+
+def test_a_key_is_removed_after_the_password(
+    owner: User, django_capture_on_commit_callbacks: Any
+) -> None:
+    client = sign_in(owner)
+    key = Authenticator.objects.create(user=owner, type="webauthn", data={"name": "Blue key"})
+    at = f"/accounts/2fa/webauthn/keys/{key.pk}/remove/"
+    asked = client.get(at)
+    assert asked["Location"].startswith("/accounts/reauthenticate/")
+    assert Authenticator.objects.filter(pk=key.pk).exists()
+    assert client.post(asked["Location"], {"password": PASSWORD})["Location"] == at
+    assert client.get(at).status_code == 200
+    with django_capture_on_commit_callbacks(execute=True):
+        assert client.post(at).status_code == 302
+    assert not Authenticator.objects.filter(pk=key.pk).exists()
+    assert "user.remove_second_factor" in verbs(owner)
+    assert sign_in(owner).session["_auth_user_id"] == str(owner.pk)
