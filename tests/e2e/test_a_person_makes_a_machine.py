@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.guests import Guest, make_key
-from tests.e2e.screen import Screen
+from tests.e2e.screen import Line, Screen
 from tests.e2e.site import People, Site, follows, is_live, sign_in
 
 pytestmark = [pytest.mark.lab, pytest.mark.browser, pytest.mark.debian, pytest.mark.timeout(900)]
@@ -40,6 +40,9 @@ def test_from_sign_in_to_ssh_and_back(site: Site, people: People, tmp_path: Path
     _watch_it_being_made(page)
     _the_seed_is_gone(guest)
     _log_in_on_the_console(page, guest, password)
+    line = Line(people.watch(page.context.new_page()), guest.uuid)
+    line.log_in(guest, "debian", password)
+    line.page.close()
 
     said = guest.ssh("hostname; sudo -n id -u; cloud-init status")
     assert said.stdout.split()[:2] == [NAME, "0"], said
