@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lxml import etree
+from playwright.sync_api import Page, expect
 
 from tests.e2e.guests import virsh
-from tests.e2e.site import TEAM, Site
+from tests.e2e.site import TEAM, People, Site
 
 pytestmark = [pytest.mark.lab, pytest.mark.browser, pytest.mark.timeout(600)]
 
-BOOT_S = 240  # emulated beside others
+BOOT_S = 240  # OVMF with Secure Boot, emulated beside others
 POOL = "/var/lib/libvirt/images"
 
 
@@ -84,6 +86,86 @@ def done(site: Site, answer: dict[str, Any]) -> dict[str, Any]:
     (job,) = site.stack.wait_final(answer, timeout_s=BOOT_S)
     assert job["state"] == "succeeded", job
     return answer
+
+
+def fill_in(page: Page, name: str) -> None:
+    """An empty machine with many knobs, by the parts of the page that a person opens for them."""
+    page.locator("label", has_text="Empty disk").click()
+    page.fill("#id_name", name)
+    page.uncheck("input[name=start]")
+    for part in ("Advanced", "Processor and firmware", "Disks and discs", "Network cards"):
+        page.locator("summary", has_text=part).click()
+    page.locator("summary", has_text="Devices and start").click()
+    page.locator("summary:visible", has_text="Add a disk").click()
+    page.locator("summary:visible", has_text="Add a network card").click()
+    for field, word in (
+        ("firmware", "uefi"),
+        ("tpm", "yes"),
+        ("cpu_mode", "custom"),
+        ("disk2_bus", "scsi"),
+        ("disk2_cache", "none"),
+        ("nic2_network", "default"),
+        ("nic2_model", "e1000e"),
+        ("watchdog", "reset"),
+        ("video", "vga"),
+    ):
+        page.select_option(f"#id_{field}", word)
+    for field, word in (("cpu_model", "qemu64"), ("disk2_gib", "2")):
+        page.fill(f"#id_{field}", word)
+    page.check("input[name=leave_out][value=rng]")
+
+
+def built(definition: str) -> dict[str, list[str]]:
+    root = etree.fromstring(definition.encode())
+
+    def said(path: str) -> list[str]:
+        found: Any = root.xpath(path)
+        return [str(value) for value in found]
+
+    disk = "devices/disk[@device='disk']"
+    return {
+        "firmware": said("os/@firmware"),
+        "loader": said("os/loader/text()"),
+        "machine": said("os/type/@machine"),
+        "vcpus": (said("vcpu/@current") or said("vcpu/text()")),
+        "memory": said("currentMemory/text()"),
+        "cpu": said("cpu/model/text()"),
+        "tpm": said("devices/tpm/@model") + said("devices/tpm/backend/@version"),
+        "disks": sorted(said(f"{disk}/target/@bus")),
+        "caches": said(f"{disk}/driver/@cache"),
+        "drives": said("devices/disk[@device='cdrom']/target/@bus"),
+        "cards": said("devices/interface/model/@type"),
+        "watchdog": said("devices/watchdog/@action"),
+        "rng": said("devices/rng/@model"),
+        "video": said("devices/video/model/@type"),
+        "vnc": said("devices/graphics/listen/@type"),
+        "sound": said("devices/sound/@model"),
+    }
+
+
+def test_the_form_and_its_line_make_the_same_machine(site: Site, people: People, name: str) -> None:
+    page = people.page("owner", "/machines/new/")
+    fill_in(page, name)
+    lines = page.locator("#command-lines")
+    for words in (f"--name {name}", "qemu64", "e1000e", "i6300esb", "--rng none", "cache=none"):
+        expect(lines).to_contain_text(words)
+    script = str(page.locator("#show-command [data-copy]").get_attribute("data-copy"))
+    ran = site.lab.exec("a", "bash", "-ec", f"cd $(mktemp -d)\n{script}", check=False, timeout_s=90)
+    assert ran.returncode == 0, f"{script}\n{ran.stdout}{ran.stderr}"
+    by_hand = built(virsh(site.lab, "a", "dumpxml", "--inactive", name))
+    virsh(site.lab, "a", "undefine", "--nvram", "--remove-all-storage", name)
+    assert (by_hand["tpm"], by_hand["caches"]) == (["tpm-crb", "2.0"], ["none"])
+    assert by_hand["disks"] == ["scsi", "virtio"]
+    page.get_by_role("button", name="Create machine").click()
+    page.wait_for_url(lambda url: "/machines/new" not in url)
+    guest = site.guest(page.url.split("/machines/")[1].split("/")[0])
+    guest.wait_state("shutoff")
+    guest.wait_free(timeout_s=60)
+    by_site = built(guest.virsh("dumpxml", "--inactive"))
+    assert {
+        key: (by_hand[key], by_site[key]) for key in by_hand if by_hand[key] != by_site[key]
+    } == {}
+    done(site, site.stack.delete(guest.uuid))
 
 
 def test_an_empty_machine_boots_over_the_network(site: Site, boots: str, name: str) -> None:
