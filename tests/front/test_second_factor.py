@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from accounts.models import User
+from accounts.models import AuditEntry, User
 from tests.front import seed
 from tests.front.conftest import PATIENCE_MS, Errors, Site
 
@@ -93,7 +94,11 @@ def is_accessible(page: Page) -> None:
     assert not [one for one in found if one["impact"] in ("serious", "critical")], found
 
 
-def test_a_key_is_added_and_asked_for(keyed: Keyed, made: seed.Demo) -> None:
+def verbs(user: User) -> set[str]:
+    return set(AuditEntry.objects.filter(target_id=str(user.pk)).values_list("verb", flat=True))
+
+
+def test_a_key_is_added_asked_for_and_removed(keyed: Keyed, made: seed.Demo) -> None:
     user, page = made.member, keyed.page
     sign_in(page, user)
     is_signed_in(page)
@@ -134,6 +139,19 @@ def test_a_key_is_added_and_asked_for(keyed: Keyed, made: seed.Demo) -> None:
     page.goto("/accounts/2fa/webauthn/")
     expect(page.locator("table")).to_contain_text("Blue key")
     is_accessible(page)
+    page.get_by_role("link", name="Remove").click()
+    page.wait_for_url(re.compile("reauthenticate|remove"))
+    show_password_again(page)
+    page.get_by_role("button", name="Remove").click()
+    expect(page.get_by_text("No security key yet.")).to_be_visible()
+    sign_out(page)
+    sign_in(page, user)
+    is_signed_in(page)
+    assert {
+        "user.add_second_factor",
+        "user.second_factor_failed",
+        "user.remove_second_factor",
+    } <= verbs(user)
 
 
 def test_somebody_elses_key_opens_nothing(keyed: Keyed, made: seed.Demo) -> None:
