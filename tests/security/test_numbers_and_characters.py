@@ -148,7 +148,7 @@ BOMBS = {
 }
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_cloud_config_bombs_are_defused(
     bomb: str, owner: User, image: Image, network: Any, api: Callable[..., Any]
