@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, CDPSession, Locator, Page, expect
+from playwright.sync_api import Browser, BrowserContext, CDPSession, Locator, Page, Route, expect
 
 from tests.front import seed
 from tests.front.conftest import Site
@@ -216,17 +216,22 @@ def test_a_host_that_does_not_answer_is_said_and_tried_again(
     open_page: Open, made: seed.Demo, console: Console
 ) -> None:
     page = open_console(open_page, made, seed.machine(made, "web-1"))
-    page.clock.install()
+    trying: list[Route] = []  # with another ticket, until it is let go on
+
+    def hold(route: Route) -> None:
+        trying.append(route)
+
     for reason, said in (
         ("console.target", "The machine's host does not answer. Trying again …"),
         ("console.wrong_screen", "Nothing of it is shown. Trying again …"),
     ):
-        page.clock.pause_at(page.evaluate("Date.now() + 1000"))
+        page.route("**/api/v1/vms/*/console", hold)
         assert console.screen
         console.screen.close(code=4503, reason=reason)
+        eventually(page, lambda: bool(trying), "it is tried again")
         expect(page.locator("#notice-text")).to_contain_text(said)
-        page.clock.run_for(10_000)
-        page.clock.resume()
+        page.unroute("**/api/v1/vms/*/console")
+        console._ticket(trying.pop())
         is_connected(page)
         expect(page.locator("#notice")).to_be_hidden()
 

@@ -142,7 +142,7 @@ async function connect(wanted = chosen.only_look ? { mode: "view" } : {}) {
   connecting = true;
   final = false;
   const asked = kind;
-  notice(words.connecting);
+  if (!attempts) notice(words.connecting); // else why it is tried again stays there
   try {
     const [given, ready] = await Promise.all([ticket(wanted), asked === "serial" ? openSerial() : screen]);
     if (asked !== kind) return; // another tab was chosen meanwhile
