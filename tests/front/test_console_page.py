@@ -230,8 +230,8 @@ def test_a_host_that_does_not_answer_is_said_and_tried_again(
         console.screen.close(code=4503, reason=reason)
         eventually(page, lambda: bool(trying), "it is tried again")
         expect(page.locator("#notice-text")).to_contain_text(said)
-        page.unroute("**/api/v1/vms/*/console")
         console._ticket(trying.pop())
+        page.unroute("**/api/v1/vms/*/console")
         is_connected(page)
         expect(page.locator("#notice")).to_be_hidden()
 
