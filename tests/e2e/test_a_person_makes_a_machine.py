@@ -9,7 +9,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.guests import Guest, make_key
-from tests.e2e.screen import Line, Screen
+from tests.e2e.keyboards import Keymaps
+from tests.e2e.screen import PASTED, Line, Screen, has_typed, paste
 from tests.e2e.site import People, Site, follows, is_live, sign_in
 
 pytestmark = [pytest.mark.lab, pytest.mark.browser, pytest.mark.debian, pytest.mark.timeout(900)]
@@ -30,8 +31,10 @@ def debian(site: Site, debian_image: Path) -> None:
 
 
 @pytest.mark.usefixtures("debian")
-def test_from_sign_in_to_ssh_and_back(site: Site, people: People, tmp_path: Path) -> None:
-    key = make_key(tmp_path)
+def test_from_sign_in_to_ssh_and_back(
+    site: Site, people: People, tiny_image: Path, tmp_path: Path
+) -> None:
+    key, keymaps = make_key(tmp_path), Keymaps(tiny_image, tmp_path)
     page = people.watch(people.context().new_page())
     sign_in(page, "owner")
     password = _ask_for_the_machine(page, key)
@@ -42,6 +45,7 @@ def test_from_sign_in_to_ssh_and_back(site: Site, people: People, tmp_path: Path
     _log_in_on_the_console(page, guest, password)
     line = Line(people.watch(page.context.new_page()), guest.uuid)
     line.log_in(guest, "debian", password)
+    _what_is_pasted_arrives(page, line, guest, keymaps)
     line.page.close()
 
     said = guest.ssh("hostname; sudo -n id -u; cloud-init status")
@@ -128,3 +132,13 @@ def _log_in_on_the_console(page: Page, guest: Guest, password: str) -> None:
     screen.log_in(guest, "debian", password)
     screen.type("touch /tmp/typed\n")
     guest.wait_file("/tmp/typed", timeout_s=30)
+
+
+def _what_is_pasted_arrives(page: Page, line: Line, guest: Guest, keymaps: Keymaps) -> None:
+    """From the screen's keyboard to a program there, and from it to the serial line."""
+    for layout in ("de", "us"):
+        keymaps.load(guest, layout)
+        line.type("clear\n")
+        paste(page, f"head -n 1 >/dev/ttyS0\n{PASTED[layout]}\n", layout)
+        has_typed(page)
+        line.says(PASTED[layout])
