@@ -31,7 +31,7 @@ class VmsConfig(AppConfig):
 
         from vms import leases, recycle_bin, watching
         from vms import reconcile as machine_reconcile
-        from vms.backups import services as backups
+        from vms.backups import schedule as backups
 
         leases.register()
         recycle_bin.register()

@@ -208,13 +208,14 @@ def is_over(vm: VM) -> bool:
     return vm.ends_at is not None and vm.ends_at <= timezone.now()
 
 
-def tell(vm: VM, code: str, **params: object) -> None:
-    """Its owner; where that person is gone, those who manage its team."""
+def tell(vm: VM, code: str, *, tab: str = "", **params: object) -> None:
+    """Its owner; where that person is gone, those who manage its team. Of what to see on a ``tab``
+    of its page."""
     people = [vm.owner]
     if not vm.owner.is_active:
         managers = Membership.objects.filter(team=vm.team_id, role=Membership.Role.MANAGER)
         people = [one.user for one in managers.select_related("user")]
-    url = reverse("vm_detail", args=[vm.uuid])
+    url = reverse("vm_detail", args=[vm.uuid]) + (f"?tab={tab}" if tab else "")
     announce(vm.team, people, code, url=url, machine=vm.name, **params)
 
 

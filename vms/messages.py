@@ -98,6 +98,13 @@ messages.register(
             "The machine %(machine)s is stopped, for nobody uses it. Its disks stay: start it when "
             "you need it."
         ),
+        "notice.backup.put_off": _(
+            "Since %(since_at)s no backup of the machine %(machine)s could be made by its plan. "
+            "Its page says why."
+        ),
+        "notice.backup.failed": _(
+            "The backup of the machine %(machine)s by its plan failed. The job says why."
+        ),
         "notice.lease.binned": _(
             "The machine %(machine)s was put into the recycle bin, for its time is over. It can be "
             "restored there for %(days)s days."

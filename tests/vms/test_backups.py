@@ -16,7 +16,7 @@ from django.test import Client
 from django.utils import timezone
 from lxml import etree
 
-from accounts import quotas
+from accounts import notifications, quotas
 from accounts.errors import Conflict, Forbidden, Invalid, NotFound, QuotaExceeded
 from accounts.models import AuditEntry, Membership, QuotaLimit, Resource, Team, User
 from hosts import services as host_services
@@ -27,7 +27,7 @@ from jobs import services as job_services
 from jobs.models import Job
 from tests.vms.conftest import run_to_end, volumes
 from vms import lifecycle, ownership, queries, recycle_bin
-from vms.backups import commands, downloads, services
+from vms.backups import commands, downloads, schedule, services
 from vms.backups.retention import to_keep
 from vms.hardware import requests as hardware
 from vms.models import VM, Backup, BackupPlan, Disk, Image
@@ -208,8 +208,8 @@ def test_by_the_clock_and_how_many_stay(vm: VM, fake: FakeHypervisor, owner: Use
     services.plan(vm, actor=owner, every_days=1, keep=2)
     for _ in range(4):
         BackupPlan.objects.update(next_at=timezone.now() - timedelta(seconds=1))
-        services.rounds()
-        services.rounds()  # not twice
+        schedule.rounds()
+        schedule.rounds()  # not twice
         for job in Job.objects.active():
             run_to_end(job)
         for job in Job.objects.active():  # what the plan deletes
@@ -225,9 +225,55 @@ def test_by_the_clock_and_how_many_stay(vm: VM, fake: FakeHypervisor, owner: Use
 def test_a_round_that_cannot_be_begun_is_put_off(vm: VM, owner: User) -> None:
     services.plan(vm, actor=owner, every_days=7, keep=1)
     lifecycle.request(vm, "start", actor=owner)
-    services.rounds()
+    schedule.rounds()
     assert not Backup.objects.exists()
     assert BackupPlan.objects.get().next_at > timezone.now()
+
+
+def test_a_round_that_is_late_moves_no_later_ones(
+    vm: VM, fake: FakeHypervisor, owner: User
+) -> None:
+    services.plan(vm, actor=owner, every_days=1, keep=2)
+    planned = timezone.now() - timedelta(hours=3)
+    BackupPlan.objects.update(next_at=planned)
+    schedule.rounds()
+    assert BackupPlan.objects.get().next_at == planned + timedelta(days=1)
+
+
+def test_who_gets_no_backups_is_told_once(
+    vm: VM, fake: FakeHypervisor, owner: User, client: Client
+) -> None:
+    services.plan(vm, actor=owner, every_days=1, keep=2)
+    lifecycle.request(vm, "start", actor=owner)
+    planned = timezone.now() - schedule.TELL_AFTER + timedelta(minutes=1)
+    BackupPlan.objects.update(next_at=planned)
+    schedule.rounds()
+    assert not notifications.of(owner).exists()
+    client.force_login(owner)
+    page = client.get(f"/machines/{vm.uuid}/?tab=backups").content.decode()
+    assert "Could not be begun since" in page
+    BackupPlan.objects.update(refused_since=timezone.now() - schedule.TELL_AFTER)
+    for _ in range(2):
+        BackupPlan.objects.update(next_at=timezone.now())
+        schedule.rounds()
+    told = notifications.of(owner).get()
+    assert (told.code, told.url) == ("backup.put_off", f"/machines/{vm.uuid}/?tab=backups")
+    # It is begun as soon as it can be, and then at its hour again.
+    for job in Job.objects.active():
+        run_to_end(job)
+    BackupPlan.objects.update(next_at=timezone.now())
+    schedule.rounds()
+    plan = BackupPlan.objects.get()
+    assert (plan.refused_since, plan.told) == (None, False)
+
+
+def test_a_planned_backup_that_fails_is_told_of(vm: VM, fake: FakeHypervisor, owner: User) -> None:
+    services.plan(vm, actor=owner, every_days=1, keep=2)
+    schedule.rounds()
+    fake.fail_next("download_volume", UnknownVirtError("no"))
+    for job in Job.objects.active():
+        run_to_end(job)
+    assert notifications.of(owner).get().code == "backup.failed"
 
 
 def test_who_may(vm: VM, owner: User, teammate: User, outsider: User, fake: FakeHypervisor) -> None:

@@ -78,6 +78,7 @@ class PlanOut(Schema):
     keep_daily: int
     keep_weekly: int
     next_at: datetime | None
+    refused_since: datetime | None = Field(description="its round cannot be begun since then")
 
 
 class BackupsOut(Schema):
@@ -228,4 +229,5 @@ def _plan(vm: VM) -> dict[str, Any] | None:
         "keep_daily": row.keep_daily,
         "keep_weekly": row.keep_weekly,
         "next_at": row.next_at,
+        "refused_since": row.refused_since,
     }

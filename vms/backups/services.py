@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -15,7 +14,6 @@ from accounts import audit, policy, quotas
 from accounts.errors import Conflict, DomainError, Invalid, NotFound
 from accounts.models import Resource
 from accounts.policy import Action
-from jobs import reconcile
 from jobs import services as job_services
 from jobs.models import Job
 from vms import knobs, provisioning, queries, state, timeline
@@ -41,9 +39,6 @@ TAKE, RESTORE = "vm.backup", "vm.restore_backup"
 DELETE = "image.delete"
 KEEP_MAX = 60
 DAILY, WEEKLY = 1, 7
-# A round that could not be begun (the machine is busy, its host away) is tried again then.
-AGAIN_AFTER = timedelta(minutes=30)
-ROUNDS_AT_ONCE = 20
 ATTACHABLE_MOST = 500  # machines that a dialog offers
 
 
@@ -357,23 +352,6 @@ def find(vm: VM, number: int) -> Backup:
     return row
 
 
-def rounds() -> None:
-    """Called by the reconciler: begin what is due."""
-    now = timezone.now()
-    due = BackupPlan.objects.filter(
-        next_at__lte=now, vm__deleted_at__isnull=True, vm__binned_at__isnull=True
-    ).select_related("vm__team")
-    for one in due[:ROUNDS_AT_ONCE]:
-        try:
-            take(one.vm, actor=None, scheduled=True)
-        except DomainError as error:  # noqa: PERF203 - each is settled for itself
-            log.info("no backup of %s yet: %s", one.vm.uuid, error.code)
-            BackupPlan.objects.filter(pk=one.pk).update(next_at=now + AGAIN_AFTER)
-        else:
-            following = now + timedelta(days=one.every_days)
-            BackupPlan.objects.filter(pk=one.pk).update(next_at=following)
-
-
 def forget_old(vm: VM) -> None:
     """Of those that its plan made, what it says stays. One that is in use stays until the next
     time."""
@@ -423,10 +401,6 @@ def forget(image: Image) -> None:
     kept, target = following.image, following.target
     following.delete()
     Backup.objects.filter(pk=backup.pk).update(image=kept, target=target)
-
-
-def register() -> None:
-    reconcile.register_reconciler(rounds)
 
 
 # --- inside --------------------------------------------------------------------------------------

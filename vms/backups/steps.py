@@ -17,7 +17,7 @@ from hosts.virt.errors import NoSuchDomain, NoSuchVolume, Unsupported
 from hosts.virt.spec import DiskCopy, VolumeSpec
 from jobs.models import Job
 from vms import at_host, power, replacing, state, timeline
-from vms.backups import services
+from vms.backups import schedule, services
 from vms.guest import freezing
 from vms.hardware import steps as hardware_steps
 from vms.models import VM, Backup, Disk, Image, ImageCopy
@@ -156,6 +156,7 @@ def not_taken(job: Job) -> None:
     forget_rows(job)
     if job.vm is not None:
         timeline.record(job.vm, f"job.{job.state}", actor=job.actor, job=job, task=job.kind)
+        schedule.failed(job.vm, job)
         state.announce(job.vm)
 
 

@@ -373,6 +373,8 @@ class BackupPlan(models.Model):
     keep_daily = models.PositiveSmallIntegerField(default=0)
     keep_weekly = models.PositiveSmallIntegerField(default=0)
     next_at = models.DateTimeField(db_index=True)
+    refused_since = models.DateTimeField(null=True)  # its round cannot be begun
+    told = models.BooleanField(default=False)  # of that, to whom the machine belongs
 
 
 class Nic(models.Model):
