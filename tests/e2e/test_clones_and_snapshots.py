@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import secrets
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +101,7 @@ def test_two_clones_of_one_debian_start_together(site: Site, debian_image: Path)
     write(source, "inherited")
     identity = "cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub; hostname"
     seen = [source.ssh(identity).stdout.split()]
+    stands_still_and_goes_on(site, source)
     site.stack.wait_final(site.stack.api("POST", f"/vms/{source.uuid}/shutdown"))
     source.wait_state("shutoff")
 
@@ -122,6 +126,50 @@ def test_two_clones_of_one_debian_start_together(site: Site, debian_image: Path)
     machine_ids, keys, names = ({one[index] for one in seen} for index in (0, 2, -1))
     assert (len(machine_ids), len(keys), len(names)) == (3, 3, 3), seen
     delete(site, source, *clones)
+
+
+def stands_still_and_goes_on(site: Site, guest: Guest) -> None:
+    """Its file systems are held by the real agent for the moment of a snapshot and of a backup, and
+    go on afterwards, also when the snapshot fails and when the worker is killed meanwhile."""
+
+    def status() -> str:
+        asked = '{"execute":"guest-fsfreeze-status"}'
+        return str(json.loads(guest.virsh("qemu-agent-command", asked))["return"])
+
+    def ask(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = site.stack.api("POST", f"/vms/{guest.uuid}/{path}", body)
+        return answer
+
+    guest.wait(
+        lambda: site.stack.api("GET", f"/vms/{guest.uuid}/guest")["observed_at"],
+        "its agent has told of it",
+        timeout_s=BOOT_S,
+    )
+    points = site.stack.failpoints
+    snapshot = {"name": "held", "memory": False}
+    try:
+        points.write_text("vm.snapshot/frozen raise\n")
+        (job,) = site.stack.wait_final(ask("snapshots", snapshot))
+        assert job["state"] == "failed", job
+        assert status() == "thawed"
+        assert guest.virsh("snapshot-list", "--name").split() == []
+
+        points.write_text("vm.backup/frozen hold 0\n")
+        answer = ask("backups", {})
+        guest.wait(lambda: status() == "frozen", "its file systems stand still", timeout_s=BOOT_S)
+        for pid in site.stack.children("bulk"):
+            os.kill(pid, signal.SIGKILL)
+        points.unlink()
+        (job,) = site.stack.wait_final(answer, timeout_s=DEBIAN_BOOT_S)
+        assert job["state"] == "succeeded", job
+    finally:
+        points.unlink(missing_ok=True)
+        points.with_name(f"{points.name}.hits").unlink(missing_ok=True)
+    assert status() == "thawed"
+    (backup,) = site.stack.api("GET", f"/vms/{guest.uuid}/backups")["items"]
+    assert backup["frozen"], backup
+    write(guest, "inherited")  # it takes writes again
+    site.stack.wait_final(site.stack.api("DELETE", f"/vms/{guest.uuid}/backups/1"))
 
 
 def _machine(name: str, size: dict[str, Any]) -> dict[str, Any]:
