@@ -9,14 +9,12 @@ Goal: at most 1.2 times the script's time and half a second. Needs root for the 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.lab_site import running_site
+from benchmarks.lab_site import against, running_site
 
 FACTOR, EXTRA_S = 1.2, 0.5
 
@@ -31,24 +29,7 @@ def main() -> int:
         for _ in range(arguments.rounds):
             script.append(running.script(1))
             site.append(running.make(1))
-    bare_s, site_s = statistics.median(script), statistics.median(site)
-    print(
-        json.dumps(
-            {
-                "benchmark": "create",
-                "rounds": arguments.rounds,
-                "script_s": [round(value, 3) for value in script],
-                "site_s": [round(value, 3) for value in site],
-                "script_median_s": round(bare_s, 3),
-                "site_median_s": round(site_s, 3),
-                "ratio": round(site_s / bare_s, 2),
-                "goal": f"at most {FACTOR} x + {EXTRA_S} s",
-                "goal_s": round(bare_s * FACTOR + EXTRA_S, 3),
-                "met": site_s <= bare_s * FACTOR + EXTRA_S,
-            },
-            indent=1,
-        )
-    )
+    print(against("create", site, script, factor=FACTOR, extra_s=EXTRA_S))
     return 0
 
 

@@ -127,9 +127,16 @@ class Site:
 
 
 def against(
-    benchmark: str, site: list[float], plain: list[float], *, factor: float, **more: Any
+    benchmark: str,
+    site: list[float],
+    plain: list[float],
+    *,
+    factor: float,
+    extra_s: float = 0.0,
+    **more: Any,
 ) -> str:
-    """JSON: the medians of both, in one run, and whether the goal is met."""
+    """JSON: the medians of both, in one run, and whether the goal is met. ``extra_s``: for what
+    the plain way does not do (the row, the door, the quota, the seed)."""
     site_s, plain_s = statistics.median(site), statistics.median(plain)
     return json.dumps(
         {
@@ -137,9 +144,11 @@ def against(
             **more,
             "site_s": [round(value, 3) for value in site],
             "plain_s": [round(value, 3) for value in plain],
+            "site_median_s": round(site_s, 3),
+            "plain_median_s": round(plain_s, 3),
             "ratio": round(site_s / plain_s, 2),
-            "goal": f"at most {factor} x",
-            "met": site_s <= plain_s * factor,
+            "goal": f"at most {factor} x" + (f" + {extra_s} s" if extra_s else ""),
+            "met": site_s <= plain_s * factor + extra_s,
         },
         indent=1,
     )
