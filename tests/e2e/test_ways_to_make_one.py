@@ -161,7 +161,7 @@ def test_backed_up_while_it_runs_and_restored(site: Site, name: str) -> None:
     assert guest.ssh("cat ~/proof").stdout.strip() == "saved"
     assert len(guest.volumes()) <= 3  # its disks, and what keeps its serial line
     # Deleted for good but for its second disk, which another machine gets.
-    heir = site.create(f"{name}-heir", start=False)
+    heir = beside(site, guest, f"{name}-heir")
     answer = site.stack.api("DELETE", f"/vms/{guest.uuid}?force=true&purge=true&keep=vdb")
     (job,) = site.stack.wait_final(answer)
     assert job["state"] == "succeeded", job
@@ -170,6 +170,21 @@ def test_backed_up_while_it_runs_and_restored(site: Site, name: str) -> None:
     (job,) = site.stack.wait_final(site.stack.api("POST", path, {"vm": heir.uuid}))
     assert job["state"] == "succeeded", job
     second(heir, "read", 0x5A)
+
+
+def beside(site: Site, guest: Guest, name: str) -> Guest:
+    """A machine on the same host, that is off."""
+
+    def others(mode: str) -> None:
+        of_others = f"Host.objects.exclude(name={guest.host!r})"
+        words = f"from hosts.models import Host; {of_others}.update(mode={mode!r})"
+        site.manage("shell", "-c", words)
+
+    others("maintenance")
+    try:
+        return site.create(name, start=False)
+    finally:
+        others("active")
 
 
 def second(guest: Guest, verb: str, pattern: int) -> None:
