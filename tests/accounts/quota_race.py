@@ -158,13 +158,14 @@ def prepare_decide() -> list[tuple[str, int]]:
 
     from accounts import requests, services
     from accounts.models import Resource
+    from accounts.requests import asking
 
     call_command("migrate", verbosity=0)
     user = services.create_user(None, "racer", "", None)
     for name in ("one", "two"):
         services.create_user(None, name, "", None, is_staff=True)
     asks = []
-    requests.OPEN_MAX = 99
+    asking.OPEN_MAX = 99
     for _ in range(12):
         made = requests.ask(
             actor=user, team=user.personal_team, amounts={Resource.VCPUS: 1}, reason="why"
