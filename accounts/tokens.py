@@ -72,6 +72,10 @@ def live_tokens(user: User) -> QuerySet[ApiToken, ApiToken]:
     return ApiToken.objects.filter(_live(), user=user)
 
 
+def find_live(token_id: int) -> ApiToken | None:
+    return ApiToken.objects.filter(_live(), pk=token_id).first()
+
+
 def revoke(user: User, token_id: int) -> None:
     """End one of the user's tokens; what it opened (consoles) ends with it."""
     with transaction.atomic():

@@ -67,6 +67,17 @@ def test_changes_nothing_and_opens_no_secrets(
     assert not vm.jobs.exists()
 
 
+def test_nobody_hides_what_they_looked_at(looking: Client, admin: User, vm: VM) -> None:
+    """What a page fetches again and again is not written each time, but it is written."""
+    path = f"/machines/{vm.uuid}/"
+    for _ in range(3):
+        looking.get(path, headers={"HX-Request": "true"})
+    looking.get("/activity/?part=rows")
+    seen = AuditEntry.objects.filter(actor=admin, verb="user.view_as_page")
+    paths = [entry.after["path"] for entry in seen]
+    assert sorted(paths) == ["/activity/", path]
+
+
 def test_what_a_view_writes_is_rolled_back(
     looking: Client, owner: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from django.test import Client
 from django.utils import timezone
 from lxml import etree
 
-from accounts import notifications, quotas
+from accounts import notifications, quotas, tokens
 from accounts.errors import Conflict, Forbidden, Invalid, NotFound, QuotaExceeded
-from accounts.models import AuditEntry, Membership, QuotaLimit, Resource, Team, User
+from accounts.models import ApiToken, AuditEntry, Membership, QuotaLimit, Resource, Team, User
 from hosts import services as host_services
 from hosts.models import Host, Pool
 from hosts.virt.errors import NoSpace, UnknownVirtError, VirtError
@@ -26,6 +27,7 @@ from hosts.virt.fake import FakeHypervisor
 from jobs import services as job_services
 from jobs.models import Job
 from tests.vms.conftest import run_to_end, volumes
+from vms import downloads as file_downloads
 from vms import lifecycle, ownership, queries, recycle_bin
 from vms.backups import commands, downloads, schedule, services
 from vms.backups.retention import to_keep
@@ -807,6 +809,24 @@ def ranged(client: Client, path: str, asked: str = "", **headers: str) -> tuple[
     return answer.status_code, asyncio.run(whole())
 
 
+def broken_off(
+    client: Client, path: str, after_the_first: Callable[[], Any], **said: dict[str, str]
+) -> int:
+    """How many bytes come when that happens after the first piece."""
+    answer = client.get(path, **said)  # type: ignore[arg-type]
+    assert answer.status_code == 200
+
+    async def take() -> int:
+        got = 0
+        async for piece in answer.streaming_content:
+            if not got:
+                await sync_to_async(after_the_first)()
+            got += len(piece)
+        return got
+
+    return async_to_sync(take)()
+
+
 class TestDownload:
     @pytest.fixture(autouse=True)
     def _nobody_downloads(self) -> None:
@@ -897,6 +917,45 @@ class TestDownload:
         gc.collect()
         assert client.get(path, headers={"Range": "bytes=9999999-"}).status_code == 416
         assert not list(downloads._taken)
+
+    @pytest.mark.django_db(transaction=True)
+    def test_it_ends_with_what_opened_it(
+        self,
+        path: str,
+        vm: VM,
+        owner: User,
+        admin: User,
+        monkeypatch: pytest.MonkeyPatch,
+        browser: Callable[[User], Client],
+    ) -> None:
+        """The session or the token; and with the right to it."""
+        monkeypatch.setattr(file_downloads, "ASK_AGAIN_S", -1)  # before each piece
+        whole = vm.backups.get().image.file_size_bytes
+        address = f"/api/v1/vms/{vm.uuid}/backups/1/file"
+
+        def by_token(then: Callable[[ApiToken], Any]) -> int:
+            token, secret = tokens.issue(owner, "script", ("read",), None)
+            headers = {"Authorization": f"Bearer {secret}"}
+            return broken_off(Client(), address, lambda: then(token), headers=headers)
+
+        def by_session(then: Callable[[Client], Any]) -> int:
+            client = browser(owner)
+            return broken_off(client, path, lambda: then(client))
+
+        assert by_token(lambda token: token) == whole
+        assert by_token(lambda token: tokens.revoke(owner, token.pk)) < whole
+        late = timezone.now() - timedelta(seconds=1)
+        tokens_of = ApiToken.objects.filter
+        assert by_token(lambda token: tokens_of(pk=token.pk).update(expires_at=late)) < whole
+        assert by_session(lambda client: client) == whole
+        assert by_session(lambda _client: browser(owner).logout()) == whole
+        assert by_session(lambda client: client.logout()) < whole
+        looking = browser(admin)
+        looking.post(f"/admin/users/{owner.pk}/view-as/")
+        assert broken_off(looking, path, lambda: None) == whole
+        assert broken_off(looking, path, looking.logout) < whole
+        Membership.objects.filter(user=owner, team=vm.team).delete()
+        assert by_session(lambda _: VM.objects.filter(pk=vm.pk).update(owner=admin)) < whole
 
     def test_no_host_is_asked_before_the_first_byte_is_taken(
         self, path: str, fake: FakeHypervisor, owner: User, browser: Callable[[User], Client]

@@ -11,13 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from channels.db import database_sync_to_async
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
@@ -39,7 +37,6 @@ log = logging.getLogger(__name__)
 
 # In one process of the site: each holds a connection to its host.
 AT_ONCE, AT_ONCE_EACH = 8, 2
-ASK_AGAIN_S = 15.0  # whether they still may
 # A browser that takes nothing for so long is let go; it can go on from where it was.
 IDLE_S = 120.0
 
@@ -97,9 +94,10 @@ def answer(
         response = downloads.stream(
             request,
             image.file_size_bytes,
-            lambda start, end: _pieces(copy, vm, place, start, end),
+            lambda start, end: _pieces(copy, place, start, end),
             content_type="application/x-qemu-disk",
             name=f"{vm.name}-backup-{backup.number}{_suffix(backup, target)}.qcow2",
+            may=lambda user: _may_still(vm, user),
             tag=image.checksum,
         )
         if response.streaming:
@@ -122,22 +120,17 @@ def _suffix(backup: Backup, target: str) -> str:
 
 
 async def _pieces(
-    copy: ImageCopy, vm: VM, place: Place, start: int, end: int
-) -> AsyncIterator[bytes]:
+    copy: ImageCopy, place: Place, start: int, end: int
+) -> AsyncGenerator[bytes, None]:
     loop = asyncio.get_running_loop()
     reader: VolumeReader | None = None
     letting_go: asyncio.TimerHandle | None = None
     try:
         reader = await loop.run_in_executor(_threads, _begin, copy, start)
-        asked_at = time.monotonic()
         while start < end:
             piece = await loop.run_in_executor(_threads, reader.read)
             if not piece:
                 raise VirtError(f"{copy.image.volume_name} ends {end - start} bytes too early")
-            if time.monotonic() - asked_at > ASK_AGAIN_S:
-                if not await _may_still(vm, place.user_id):
-                    return
-                asked_at = time.monotonic()
             letting_go = loop.call_later(IDLE_S, _threads.submit, reader.close)
             yield piece[: end - start]
             letting_go.cancel()
@@ -164,8 +157,6 @@ def _begin(copy: ImageCopy, start: int) -> VolumeReader:
     return reader
 
 
-@database_sync_to_async
-def _may_still(vm: VM, user_id: int) -> bool:
-    user = User.objects.filter(pk=user_id, is_active=True).first()
+def _may_still(vm: VM, user: User) -> bool:
     row = VM.objects.filter(pk=vm.pk).first()
-    return user is not None and row is not None and policy.can(user, Action.EDIT, row)
+    return row is not None and policy.can(user, Action.EDIT, row)

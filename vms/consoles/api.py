@@ -290,6 +290,7 @@ def recording_data(request: HttpRequest, recording_id: str) -> HttpResponseBase:
         recordings.file_of(row),
         content_type=recordings.CONTENT_TYPES[row.kind],
         name=f"{row.vm.name}-{row.started_at:%Y-%m-%d-%H%M}.{recordings.EXTENSIONS[row.kind]}",
+        may=lambda user: recordings.may_see(user, row.pk),
     )
 
 

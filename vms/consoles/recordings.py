@@ -186,6 +186,14 @@ def one(user: User, pk: UUID | str) -> ConsoleRecording:
     return row
 
 
+def may_see(user: User, pk: UUID) -> bool:
+    try:
+        one(user, pk)
+    except NotFound:
+        return False
+    return True
+
+
 def entries(row: ConsoleRecording) -> list[list[int]]:
     """Where it can be entered; none for a serial line, or while nothing is on the disk yet."""
     try:

@@ -18,8 +18,8 @@ from django.db import transaction
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts import policy
-from accounts import sessions as sign_ins
+from accounts import credentials, policy
+from accounts.credentials import Credential
 from accounts.errors import Conflict, Forbidden, Invalid, TooMany
 from accounts.policy import Action
 from vms.consoles import control, targets
@@ -182,18 +182,16 @@ def redeem(secret: str, *, kind: str) -> Grant:
 
 def still_allowed(grant: Grant) -> bool:
     """Whether this person may have this console now; asked at connect and while it is open."""
-    user = type(grant.user).objects.filter(pk=grant.user.pk, is_active=True).first()
+    user = credentials.person(
+        Credential(
+            person_id=grant.user.pk,
+            session_key=grant.session_key,
+            signed_in_id=grant.user.pk,
+            token_id=grant.api_token_id,
+        )
+    )
     vm = VM.objects.alive().filter(pk=grant.vm.pk).first()
-    if user is None or vm is None:
-        return False
-    if grant.session_key and not sign_ins.is_live(grant.session_key, user):
-        return False
-    if grant.api_token_id:
-        token = _living_token(grant.api_token_id)
-        if token is None:
-            return False
-        user.acts_as_member = "admin" not in token.scopes  # as where the ticket was asked for
-    return policy.can(user, MODES[grant.mode], vm)
+    return user is not None and vm is not None and policy.can(user, MODES[grant.mode], vm)
 
 
 def why_ended(grant: Grant) -> str:
@@ -205,14 +203,6 @@ def why_ended(grant: Grant) -> str:
         if holder is None or holder.pk != grant.user.pk:
             return "handed_over"
     return ""
-
-
-def _living_token(token_id: int) -> ApiToken | None:
-    from accounts.models import ApiToken
-
-    now = timezone.now()
-    token = ApiToken.objects.filter(pk=token_id, revoked_at__isnull=True).first()
-    return token if token and (token.expires_at is None or token.expires_at > now) else None
 
 
 def _throttle(user: User) -> None:
