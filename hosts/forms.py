@@ -21,7 +21,7 @@ class HostForm(forms.Form):
         label=_("Address"),
         required=False,
         max_length=253,
-        help_text=_("For SSH and TLS: a host name or an IP address."),
+        help_text=_("A host name or an IP address."),
     )
     port = forms.IntegerField(
         label=_("Port"),
@@ -34,15 +34,15 @@ class HostForm(forms.Form):
         label=_("User"),
         required=False,
         max_length=32,
-        help_text=_("For SSH: a user of that host who is in its group libvirt."),
+        help_text=_("A user of that host who is in its group libvirt."),
     )
     ssh_host_key = forms.CharField(
         label=_("SSH host key"),
         required=False,
         widget=forms.Textarea(attrs={"rows": 2, "spellcheck": "false"}),
         help_text=_(
-            "For SSH: the public host key, as “ssh-keyscan” prints it. Compare it with what the "
-            "host itself shows; the site talks to nobody else."
+            "The public host key, as “ssh-keyscan” prints it. Compare it with what the host "
+            "itself shows; the site talks to nobody else."
         ),
     )
     socket_path = forms.CharField(

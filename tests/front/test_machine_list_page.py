@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from accounts.models import Team, User
 from jobs.models import Job
 from vms.models import VM, Tag
+from vms.templatetags.frame import tray_context
 
 # Session, person, own team; frame (tray, gauge); list (counts, extra counts, rows and what they
 # show). The number is the same for one machine and for a full page.
@@ -173,3 +176,33 @@ def test_jump_finds_machines_and_pages(
     assert vm.name in browser(owner).get("/jump/?q=web").content.decode()
     assert vm.name not in browser(outsider).get("/jump/?q=web").content.decode()
     assert 'href="/machines/"' in browser(outsider).get("/jump/?q=mach").content.decode()
+
+
+def test_a_job_that_ends_while_the_tray_is_made_is_told_once(owner: User, vm: VM) -> None:
+    """A page tells of a job that was at work when last looked: one in both lists would be twice."""
+    job = Job.objects.create(
+        kind="vm.start", vm=vm, actor=owner, target_name=vm.name, state="running"
+    )
+
+    def ends_after_the_first_question(execute: Any, sql: str, *rest: Any) -> Any:
+        answer = execute(sql, *rest)
+        if "SELECT" in sql and 'FROM "jobs_job"' in sql and job.finished_at is None:
+            job.state, job.finished_at = Job.State.SUCCEEDED, timezone.now()
+            job.save(update_fields=["state", "finished_at"])
+        return answer
+
+    with connection.execute_wrapper(ends_after_the_first_question):
+        context = tray_context(owner)
+    told = [one.id for one in context["tray_finished"]]
+    assert not {str(job.id)} & set(told) & set(context["tray_active"].split())
+
+
+def test_the_copy_that_a_machine_waits_for_is_not_told_beside_it(owner: User) -> None:
+    Job.objects.create(
+        kind="image.copy",
+        actor=owner,
+        target_name="x",
+        state="succeeded",
+        finished_at=timezone.now(),
+    )
+    assert tray_context(owner)["tray_finished"] == []

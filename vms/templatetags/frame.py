@@ -18,6 +18,7 @@ from accounts.quotas import Impact
 from jobs import registry
 from jobs.models import Job
 from vms import presentation
+from vms.images import copies
 from vms.presentation import TaskView
 from vms.state import CREATIONS
 
@@ -147,13 +148,18 @@ def tray_context(user: User) -> dict[str, Any]:
     """My jobs at work, and those that ended just now (their toasts)."""
     since = timezone.now() - JUST_FINISHED
     jobs = Job.objects.filter(actor=user).select_related("vm", "image").order_by("created_at")
+    # In this order: one that ends between the two must not be in both, it would be told twice.
+    ended = list(
+        jobs.filter(state__in=Job.FINAL_STATES, finished_at__gte=since).exclude(
+            kind=copies.KIND  # nobody asked for it: whose machine it is for is told of that
+        )[:20]
+    )
     at_work = list(jobs.filter(state__in=Job.ACTIVE_STATES)[:100])
-    ended = jobs.filter(state__in=Job.FINAL_STATES, finished_at__gte=since)
     return {
         "tray_jobs": [_tray_job(job) for job in at_work[:_TRAY_LENGTH]],
         "tray_count": len(at_work),
         "tray_active": " ".join(str(job.id) for job in at_work),
-        "tray_finished": [_finished(job) for job in ended[:20]],
+        "tray_finished": [_finished(job) for job in ended],
     }
 
 
