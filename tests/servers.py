@@ -156,10 +156,10 @@ class Postgres:
         return done.stdout.strip()
 
     @contextlib.contextmanager
-    def database(self) -> Iterator[str]:
-        """The URL of a new, empty database, dropped afterwards."""
+    def database(self, *, template: str = "template1") -> Iterator[str]:
+        """The URL of a new database, empty or a copy of ``template``, dropped afterwards."""
         name = f"test_{uuid.uuid4().hex[:12]}"
-        self.psql(f"CREATE DATABASE {name}")
+        self.psql(f"CREATE DATABASE {name} TEMPLATE {template}")
         try:
             yield self.url(name)
         finally:

@@ -192,6 +192,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # pytest ends with us, as on Ctrl+C
     with say.failures_told("test"):
         LOGS.mkdir(parents=True, exist_ok=True)
+        # Tests start some hundred processes: none compiles again what another one has.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = str(CACHE / "bytecode")
         # Last: the machine's own programs (virt-install) look for python3 on the path.
         os.environ["PATH"] = f"{os.environ['PATH']}:{VENV / 'bin'}"
         stages = options.stages or STAGES

@@ -1,10 +1,10 @@
 """Run by ``test_quota_race``: forty at once, in several processes.
 
-``python quota_race.py <processes> <what>`` with ``KVMWEB_DATABASE_URL`` set; prints JSON.
-*machines*: forty ask for one each, where ten fit. *mix*: 32 creates where six fit, and eight starts
-where five fit, through the real services. *growth*: creates, resizes, restores and starts
-through the API. *decide*: two admins approve and the requester withdraws
-the same request, for twelve requests.
+``python quota_race.py <processes> <what>`` with ``KVMWEB_DATABASE_URL`` of a fresh, migrated
+database; prints JSON. *machines*: forty ask for one each, where ten fit. *mix*: 32 creates where
+six fit, and eight starts where five fit, through the real services. *growth*: creates, resizes,
+restores and starts through the API. *decide*: two admins approve and the requester withdraws the
+same request, for twelve requests.
 """
 
 from __future__ import annotations
@@ -26,13 +26,10 @@ THREADS = 10
 
 
 def prepare(asks: int) -> list[int]:
-    from django.core.management import call_command
-
     from accounts import services
     from accounts.models import QuotaLimit
     from vms.models import VM
 
-    call_command("migrate", verbosity=0)
     user = services.create_user(None, "racer", "", None)
     QuotaLimit.objects.filter(scope="site", resource="machines").update(hard=LIMIT)
     return [
@@ -74,14 +71,11 @@ def ask(vm_id: int) -> str:
 def prepare_mix() -> list[tuple[str, int]]:
     import uuid as uuids
 
-    from django.core.management import call_command
-
     from accounts import quotas, services
     from accounts.models import QuotaLimit, Resource
     from hosts.models import Host, Network
     from vms.models import VM, Image
 
-    call_command("migrate", verbosity=0)
     user = services.create_user(None, "racer", "", None)
     host = Host.objects.create(name="a", transport="local", reach="up", cpus=64, memory_mib=1 << 20)
     Network.objects.create(
@@ -154,13 +148,10 @@ def mix(asked: tuple[str, int]) -> str:
 
 
 def prepare_decide() -> list[tuple[str, int]]:
-    from django.core.management import call_command
-
     from accounts import requests, services
     from accounts.models import Resource
     from accounts.requests import asking
 
-    call_command("migrate", verbosity=0)
     user = services.create_user(None, "racer", "", None)
     for name in ("one", "two"):
         services.create_user(None, name, "", None, is_staff=True)

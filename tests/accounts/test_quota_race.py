@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,27 +20,58 @@ SCRIPT = Path(__file__).with_name("quota_race.py")
 PROCESSES = 4  # with ten threads each
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def migrated_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A database with our tables, to copy from: making them takes longer than a race."""
+    folder = tmp_path_factory.mktemp("migrated")
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'race.sqlite3'}"
+        url = f"sqlite:///{folder / 'race.sqlite3'}"
+        manage_migrate(url, folder)
+        yield url
         return
     if servers.find_postgres() is None:
         pytest.skip("PostgreSQL is not installed")
     with servers.postgres().database() as url:
+        manage_migrate(url, folder)
         yield url
+
+
+@pytest.fixture
+def database_url(migrated_url: str, tmp_path: Path) -> Iterator[str]:
+    if migrated_url.startswith("sqlite:"):
+        copied = shutil.copy(migrated_url.removeprefix("sqlite:///"), tmp_path)
+        yield f"sqlite:///{copied}"
+        return
+    with servers.postgres().database(template=migrated_url.rpartition("/")[2]) as url:
+        yield url
+
+
+def manage_migrate(database_url: str, folder: Path) -> None:
+    subprocess.run(
+        [sys.executable, "manage.py", "migrate", "--verbosity=0"],
+        cwd=servers.ROOT,
+        env=environment(database_url, folder),
+        timeout=240,
+        check=True,
+    )
+
+
+def environment(database_url: str, folder: Path) -> dict[str, str]:
+    return dict(
+        os.environ,
+        KVMWEB_DATABASE_URL=database_url,
+        KVMWEB_VAR=str(folder),
+        KVMWEB_SECRET_KEY="race",
+        DJANGO_SETTINGS_MODULE="kvmweb.settings.base",
+    )
 
 
 def race(what: str, database_url: str, tmp_path: Path) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(PROCESSES), what],
-        env=dict(
-            os.environ,
-            KVMWEB_DATABASE_URL=database_url,
-            KVMWEB_VAR=str(tmp_path),
-            KVMWEB_SECRET_KEY="race",
-            DJANGO_SETTINGS_MODULE="kvmweb.settings.base",
-        ),
+        env=environment(database_url, tmp_path),
         capture_output=True,
         text=True,
         timeout=240,
