@@ -254,6 +254,12 @@ messages.register(
             "%(name)s is not on %(host)s, where this backup lies. Choose a machine there, or "
             "download it."
         ),
+        "nvram.missing": _("The UEFI variables kept with %(name)s are gone from their host."),
+        "nvram.damaged": _(
+            "The UEFI variables kept with %(name)s are not what was written: their checksum "
+            "differs."
+        ),
+        "backup.no_nvram": _("Backup %(number)s has no UEFI variables."),
         "backup.file_missing": _(
             "The backup's file is not on its host any more: somebody removed it there. Nothing was "
             "changed. Use another backup, and tell an admin."

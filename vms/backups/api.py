@@ -58,6 +58,9 @@ class BackupOut(Schema):
     size_bytes: int = Field(description="of its files together")
     disk_gib: int = Field(description="of its disks together: what it counts in the quota")
     disks: list[BackupDiskOut]
+    nvram: str = Field(
+        description="SHA-256 of its UEFI variables, the file `?disk=nvram`; empty: none were kept"
+    )
     has_system: bool = Field(description="the machine's first disk is among them")
     place: str = Field(description="the pool where it lies")
     scheduled: bool
@@ -175,7 +178,8 @@ def delete_backup(request: HttpRequest, uuid: str, number: int) -> tuple[int, di
 @router.get("/vms/{uuid}/backups/{int:number}/file", summary="Download a backup")
 def backup_file(request: HttpRequest, uuid: str, number: int, disk: str = "") -> HttpResponseBase:
     """Of one disk, the first unless ``disk`` says which: a qcow2 that stands on nothing. ``Range``
-    goes on with a download that broke; the ``ETag`` is its SHA-256."""
+    goes on with a download that broke; the ``ETag`` is its SHA-256. ``disk=nvram``: its UEFI
+    variables."""
     user = _user(request)
     backup = services.find(services.machine(user, uuid), number)
     return downloads.answer(request, backup, actor=user, target=disk)
@@ -210,6 +214,7 @@ def _shown(backup: Backup) -> dict[str, Any]:
             }
             for target, kept in backup.files
         ],
+        "nvram": image.nvram_checksum,
         "has_system": backup.has_system,
         "place": services.place_name(backup),
         "scheduled": backup.scheduled,

@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -20,7 +21,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from accounts import audit, policy
-from accounts.errors import Conflict, TooMany, Unavailable
+from accounts.errors import Conflict, NotFound, TooMany, Unavailable
 from accounts.models import User
 from accounts.policy import Action
 from hosts import connections
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 AT_ONCE, AT_ONCE_EACH = 8, 2
 # A browser that takes nothing for so long is let go; it can go on from where it was.
 IDLE_S = 120.0
+
+NVRAM = "nvram"  # instead of a disk's target: what the firmware remembers
 
 _threads = ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="backup-download")
 
@@ -75,13 +78,14 @@ def take_place(user_id: int) -> Place:
 def answer(
     request: HttpRequest, backup: Backup, *, actor: User, target: str = ""
 ) -> HttpResponseBase:
-    """Of the disk ``target`` ("": the first) all of it, or a range.
+    """Of the disk ``target`` ("": the first), or of ``nvram``, all of it or a range.
 
     Raises NotFound, Forbidden, Conflict, TooMany, Unavailable."""
     vm = backup.vm
     policy.require(actor, Action.EDIT, vm)
     target = target or backup.target
-    image = services.file_of(backup, target)
+    image = backup.image if target == NVRAM else services.file_of(backup, target)
+    file = _file(backup, image, target)
     if image.state != Image.State.READY:
         raise Conflict("backup.not_ready", number=backup.number)
     copy = ImageCopy.objects.select_related("pool__host", "image").filter(image=image).first()
@@ -93,12 +97,12 @@ def answer(
     try:
         response = downloads.stream(
             request,
-            image.file_size_bytes,
-            lambda start, end: _pieces(copy, place, start, end),
-            content_type="application/x-qemu-disk",
-            name=f"{vm.name}-backup-{backup.number}{_suffix(backup, target)}.qcow2",
+            file.size_bytes,
+            lambda start, end: _pieces(copy, file, place, start, end),
+            content_type=file.content_type,
+            name=f"{vm.name}-backup-{backup.number}{file.suffix}",
             may=lambda user: _may_still(vm, user),
-            tag=image.checksum,
+            tag=file.checksum,
         )
         if response.streaming:
             about = {
@@ -115,22 +119,47 @@ def answer(
     return response
 
 
-def _suffix(backup: Backup, target: str) -> str:
-    return f"-{target}" if len(backup.files) > 1 else ""
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    volume: str
+    size_bytes: int
+    checksum: str
+    suffix: str  # of the name that it gets
+    content_type: str = "application/x-qemu-disk"
+
+
+def _file(backup: Backup, image: Image, target: str) -> _File:
+    if target != NVRAM:
+        disk = f"-{target}" if len(backup.files) > 1 else ""
+        return _File(
+            volume=image.volume_name,
+            size_bytes=image.file_size_bytes,
+            checksum=image.checksum,
+            suffix=f"{disk}.qcow2",
+        )
+    if not image.nvram_checksum:
+        raise NotFound("backup.no_nvram", number=backup.number)
+    return _File(
+        volume=image.nvram_name,
+        size_bytes=image.nvram_size_bytes,
+        checksum=image.nvram_checksum,
+        suffix="-nvram.fd",
+        content_type="application/octet-stream",
+    )
 
 
 async def _pieces(
-    copy: ImageCopy, place: Place, start: int, end: int
+    copy: ImageCopy, file: _File, place: Place, start: int, end: int
 ) -> AsyncGenerator[bytes, None]:
     loop = asyncio.get_running_loop()
     reader: VolumeReader | None = None
     letting_go: asyncio.TimerHandle | None = None
     try:
-        reader = await loop.run_in_executor(_threads, _begin, copy, start)
+        reader = await loop.run_in_executor(_threads, _begin, copy, file, start)
         while start < end:
             piece = await loop.run_in_executor(_threads, reader.read)
             if not piece:
-                raise VirtError(f"{copy.image.volume_name} ends {end - start} bytes too early")
+                raise VirtError(f"{file.volume} ends {end - start} bytes too early")
             letting_go = loop.call_later(IDLE_S, _threads.submit, reader.close)
             yield piece[: end - start]
             letting_go.cancel()
@@ -147,13 +176,13 @@ async def _pieces(
             _threads.submit(reader.close)
 
 
-def _begin(copy: ImageCopy, start: int) -> VolumeReader:
+def _begin(copy: ImageCopy, file: _File, start: int) -> VolumeReader:
     """On a connection of its own, so that its end ends no other's."""
     at = connections.hypervisor(copy.pool.host)
-    reader = at.open_volume(copy.pool.name, copy.image.volume_name, start)
-    if reader.size_bytes != copy.image.file_size_bytes:
+    reader = at.open_volume(copy.pool.name, file.volume, start)
+    if reader.size_bytes != file.size_bytes:
         reader.close()
-        raise VirtError(f"{reader.size_bytes} bytes, not {copy.image.file_size_bytes}")
+        raise VirtError(f"{reader.size_bytes} bytes, not {file.size_bytes}")
     return reader
 
 

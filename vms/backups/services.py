@@ -16,7 +16,7 @@ from accounts.models import Resource
 from accounts.policy import Action
 from jobs import services as job_services
 from jobs.models import Job
-from vms import knobs, provisioning, queries, state, timeline
+from vms import knobs, nvram, provisioning, queries, state, timeline
 from vms.backups import retention
 from vms.hardware import requests as hardware
 from vms.knobs import DiskWish, Wish
@@ -136,7 +136,11 @@ def restore_over(backup: Backup, *, actor: User) -> Job:
             actor=actor,
             vm=row,
             target_name=row.name,
-            params={"backup": kept.pk, "disks": swaps},
+            params={
+                "backup": kept.pk,
+                "disks": swaps,
+                "nvram": nvram.fits(kept.image, row.firmware),
+            },
             queue="bulk",
         )
         audit.record(

@@ -16,7 +16,7 @@ from accounts.errors import Conflict, DomainError
 from hosts.virt.errors import NoSuchDomain, NoSuchVolume, Unsupported
 from hosts.virt.spec import DiskCopy, VolumeSpec
 from jobs.models import Job
-from vms import at_host, power, replacing, state, timeline
+from vms import at_host, nvram, power, replacing, state, timeline
 from vms.backups import schedule, services
 from vms.guest import freezing
 from vms.hardware import steps as hardware_steps
@@ -77,6 +77,8 @@ def copy(ctx: JobContext) -> None:
     has an agent; the end where the host has no such backup."""
     vm, backup = at_host.machine(ctx), _backup(ctx)
     at = at_host.hypervisor(vm)
+    if backup.has_system:
+        ctx.save_data(nvram=nvram.keep(vm, backup.image, _pool_of(backup.image)))
     works = [(disk, _volume(at, disk, image)) for disk, image in _pairs(vm, backup)]
     if not at_host.is_on(vm):
         for index, (disk, spec) in enumerate(works):
@@ -127,6 +129,7 @@ def drop(ctx: JobContext) -> None:
             at.stop_copies(vm.uuid)
     for _target, image in backup.files:
         delete_volume(at, _pool_of(image), image.volume_name)
+        nvram.drop(at, image, _pool_of(image))
 
 
 def taken(job: Job) -> None:
@@ -145,6 +148,8 @@ def taken(job: Job) -> None:
             checksum_algorithm="sha256",
             file_size_bytes=size,
         )
+    kept = nvram.columns(job.data.get("nvram"))
+    Image.objects.filter(pk=backup.image_id).update(**kept)
     Backup.objects.filter(pk=backup.pk).update(frozen=job.data.get("stood_still", False))
     quotas.activate_subject(services.subject(backup))
     timeline.record(backup.vm, "backup.taken", actor=job.actor, job=job, number=backup.number)
@@ -186,6 +191,7 @@ def compare_all(ctx: JobContext, at: Hypervisor, backup: Backup) -> None:
     files = backup.files
     for index, (_target, image) in enumerate(files):
         compare(ctx, at, image, share=(index, len(files)))
+        nvram.compare(at, image)
 
 
 def compare(ctx: JobContext, at: Hypervisor, image: Image, *, share: Share = WHOLE) -> None:
@@ -205,6 +211,31 @@ def copy_back(ctx: JobContext) -> None:
     replacing.copy(
         ctx, {target: (_pool_of(image), image.volume_name) for target, image in _backup(ctx).files}
     )
+
+
+def brings_nvram(ctx: JobContext) -> bool:
+    return bool(ctx.params.get("nvram"))
+
+
+def put_nvram(ctx: JobContext) -> None:
+    """The firmware's variables as they were with those disks; those of now are set aside."""
+    vm = at_host.machine(ctx)
+    if "nvram_had" not in ctx.data:
+        ctx.save_data(nvram_had=nvram.set_aside(vm, ctx.job.pk.hex))
+    nvram.put(vm, nvram.place_of(_backup(ctx).image))
+
+
+def put_nvram_back(ctx: JobContext) -> None:
+    vm = at_host.machine(ctx)
+    if "nvram_had" in ctx.data:
+        nvram.put_back(vm, ctx.job.pk.hex, had=ctx.data["nvram_had"])
+    nvram.forget(vm, ctx.job.pk.hex)
+
+
+def remove_old(ctx: JobContext) -> None:
+    replacing.remove_old(ctx)
+    if brings_nvram(ctx):
+        nvram.forget(at_host.machine(ctx), ctx.job.pk.hex)
 
 
 def restored(job: Job) -> None:

@@ -22,6 +22,7 @@ from jobs import services as job_services
 from jobs.errors import CommandTimeout
 from jobs.models import Job
 from jobs.registry import JobKind, Park, StepSpec
+from vms import nvram
 from vms.images import copies, download, files, foreign, inspect, services
 from vms.images.download import Checksum
 from vms.models import Image, ImageCopy
@@ -363,7 +364,9 @@ def _image_of(job: Job) -> Image | None:
 def _delete_volume(ctx: JobContext, row: ImageCopy) -> None:
     """Parks while the host still writes it for an attempt that died."""
     try:
-        connections.hypervisor(row.pool.host).delete_volume(row.pool.name, row.image.volume_name)
+        at = connections.hypervisor(row.pool.host)
+        at.delete_volume(row.pool.name, row.image.volume_name)
+        nvram.drop(at, row.image, row.pool.name)
     except DomainBusy as error:
         ctx.checkpoint()
         raise Park(VOLUME_BUSY_S, waiting_for="volume") from error

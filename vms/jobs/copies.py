@@ -79,6 +79,13 @@ BACKUPS = (
                 weight=8,
             ),
             StepSpec(
+                key="nvram",
+                label=_("Copying what the firmware remembers"),
+                do=backup_steps.put_nvram,
+                undo=backup_steps.put_nvram_back,
+                optional=backup_steps.brings_nvram,
+            ),
+            StepSpec(
                 key="switch",
                 label=_("Defining the machine"),
                 do=replacing.switch,
@@ -87,7 +94,7 @@ BACKUPS = (
             StepSpec(
                 key="old",
                 label=_("Deleting the disk that it had"),
-                do=replacing.remove_old,
+                do=backup_steps.remove_old,
                 observing=True,
             ),
         ),

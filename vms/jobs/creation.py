@@ -36,6 +36,10 @@ def _has_more_disks(ctx: JobContext) -> bool:
     return bool(ctx.params.get("more_disks"))
 
 
+def _has_nvram(ctx: JobContext) -> bool:
+    return bool(ctx.params.get("nvram"))
+
+
 def _has_cloud_init(ctx: JobContext) -> bool:
     return bool(ctx.params["cloud_init"])
 
@@ -94,6 +98,13 @@ CREATE = JobKind(
             do=steps.write_seed,
             undo=steps.delete_seed,
             optional=_has_seed,
+        ),
+        StepSpec(
+            key="nvram",
+            label=_("Copying what the firmware remembers"),
+            do=steps.copy_nvram,
+            undo=steps.delete_nvram,
+            optional=_has_nvram,
         ),
         StepSpec(
             key="define",

@@ -41,6 +41,7 @@ class VersionOut(Schema):
     state: str
     created_at: datetime
     disk_gib: int
+    nvram: bool = Field(description="machines made from it start with its UEFI variables")
 
 
 class TemplateOut(Schema):
@@ -138,6 +139,7 @@ def _shown(template: Template) -> dict[str, Any]:
                 "state": image.state,
                 "created_at": image.created_at,
                 "disk_gib": image.min_disk_gib,
+                "nvram": bool(image.nvram_checksum),
             }
             for image in sorted(template.versions.all(), key=lambda one: one.pk)
         ],

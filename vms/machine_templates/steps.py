@@ -15,7 +15,7 @@ from accounts import quotas
 from accounts.errors import Conflict, DomainError
 from hosts.virt.spec import VolumeSpec
 from jobs.models import Job
-from vms import at_host, state, timeline
+from vms import at_host, nvram, state, timeline
 from vms.machine_templates import services
 from vms.models import Image, ImageCopy, Template
 from vms.provisioning.steps import afresh, delete_volume
@@ -32,6 +32,7 @@ def copy(ctx: JobContext) -> None:
     if disk.pool is None:
         raise RuntimeError("a machine that was made has its disk in a pool")
     at, pool = at_host.hypervisor(vm), disk.pool.name
+    kept = nvram.keep(vm, image, pool)
     facts = at.volume(pool, disk.volume)
     spec = VolumeSpec(
         pool=pool, name=image.volume_name, capacity_bytes=facts.capacity_bytes, format="qcow2"
@@ -41,7 +42,7 @@ def copy(ctx: JobContext) -> None:
         ctx.progress(done / total if total else None)
 
     made = afresh(at, spec, lambda: at.clone_volume(pool, disk.volume, spec, progress))
-    ctx.save_data(size=made.allocation_bytes)
+    ctx.save_data(size=made.allocation_bytes, nvram=kept)
 
 
 def drop(ctx: JobContext) -> None:
@@ -50,6 +51,7 @@ def drop(ctx: JobContext) -> None:
     disk = vm.disks.select_related("pool").first()
     if image is not None and image.state != Image.State.READY and disk and disk.pool:
         delete_volume(at_host.hypervisor(vm), disk.pool.name, image.volume_name)
+        nvram.drop(at_host.hypervisor(vm), image, disk.pool.name)
 
 
 def made(job: Job) -> None:
@@ -60,7 +62,9 @@ def made(job: Job) -> None:
         state=ImageCopy.State.READY, copied_at=timezone.now()
     )
     Image.objects.filter(pk=image.pk).update(
-        state=Image.State.READY, file_size_bytes=job.data.get("size", 0)
+        state=Image.State.READY,
+        file_size_bytes=job.data.get("size", 0),
+        **nvram.columns(job.data.get("nvram")),
     )
     Template.objects.filter(pk=image.template.pk).update(current=image)
     quotas.activate_subject(services.subject(image))

@@ -127,6 +127,9 @@ class Image(models.Model):
     # Of a copy of a machine: how the machine is built (``vms.knobs``), "firmware", "disk_bus" and
     # "card_model" among it; machines of it are built alike.
     hardware = models.JSONField(default=dict)
+    # Of a copy of a machine: SHA-256 of its UEFI variables as they were then; "": none were kept.
+    nvram_checksum = models.CharField(max_length=64, blank=True)
+    nvram_size_bytes = models.PositiveIntegerField(default=0)
     error_code = models.CharField(max_length=48, blank=True)
     error_params = models.JSONField(default=dict)
     error_ref = models.CharField(max_length=12, blank=True)
@@ -145,6 +148,11 @@ class Image(models.Model):
     def volume_name(self) -> str:
         """The name of its copy in a host's pool."""
         return f"kvmweb-image-{self.uuid}.{self.format or 'qcow2'}"
+
+    @property
+    def nvram_name(self) -> str:
+        """Of the volume beside it with the machine's UEFI variables (``vms.nvram``)."""
+        return f"kvmweb-image-{self.uuid}-nvram.fd"
 
 
 class ImageCopy(models.Model):

@@ -16,7 +16,7 @@ from accounts.models import Resource, Team
 from hosts.models import Network
 from jobs import services as job_services
 from jobs.models import Job
-from vms import names, state, timeline
+from vms import names, nvram, state, timeline
 from vms.knobs import Wish
 from vms.leases import warned_already
 from vms.models import VM, Disk, ExtraDisc, Image, Nic, Tag
@@ -149,6 +149,7 @@ def write(wanted: Wanted, *, idempotency_key: str | None, digest: str) -> tuple[
             "cloud_init": wanted.has_cloud_init,
             "image": wanted.image is not None or bool(wanted.hardware.discs),
             "answers": bool(wanted.hardware.answers_kind),
+            "nvram": nvram.fits(wanted.image, wanted.hardware.knobs.firmware),
             "more_disks": len(wanted.hardware.disks) > 1,
             "macs": [card.mac for card in wanted.hardware.cards],
             "digest": digest,

@@ -152,6 +152,17 @@ def copy_disk(ctx: JobContext) -> None:
         at.resize_volume(disk.pool_name, disk.spec.name, disk.spec.capacity_bytes)
 
 
+def copy_nvram(ctx: JobContext) -> None:
+    """Of the machine that its image is a copy of."""
+    vm = at_host.machine(ctx)
+    if vm.image is not None:
+        nvram.give(vm.image, vm)
+
+
+def delete_nvram(ctx: JobContext) -> None:
+    nvram.remove(at_host.machine(ctx))
+
+
 def delete_disk(ctx: JobContext) -> None:
     vm = at_host.machine(ctx)
     for disk in vm.disks.select_related("pool"):

@@ -78,6 +78,7 @@ def dialog(request: SignedInRequest, uuid: UUID, number: int) -> HttpResponse:
         "why": _why_no_dialog(vm, backup, word, request.user),
         "machines": services.attachable(backup, request.user) if word == "attach" else [],
         "stays": _stays(vm, backup),
+        "firmware_changed": backup.image.hardware.get("firmware", "bios") != vm.firmware,
     }
     return render(request, "vms/backup_dialogs.html", context)
 

@@ -60,7 +60,9 @@ class Command(BaseCommand):
         for vm in VM.objects.filter(host=host).exclude(seed_volume=""):
             mine.add((default, vm.seed_volume))
         copies = ImageCopy.objects.filter(pool__host=host).select_related("image")
-        mine |= {(pools[copy.pool_id], copy.image.volume_name) for copy in copies}
+        for copy in copies:
+            names = (copy.image.volume_name, copy.image.nvram_name)
+            mine |= {(pools[copy.pool_id], name) for name in names}
         deleted = 0
         for pool in {name for name, _ in mine if name}:
             found = {volume.name for volume in hypervisor.list_volumes(pool)}
