@@ -87,8 +87,13 @@ class Allocation(models.Model):
         "vms.VM", null=True, blank=True, on_delete=models.PROTECT, related_name="allocations"
     )
     subject = models.CharField(max_length=64, blank=True, default="")
-    team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="allocations")
-    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="allocations")
+    # No index of their own: each begins one of those below.
+    team = models.ForeignKey(
+        Team, on_delete=models.PROTECT, related_name="allocations", db_index=False
+    )
+    user = models.ForeignKey(
+        User, on_delete=models.PROTECT, related_name="allocations", db_index=False
+    )
     resource = models.CharField(max_length=20, choices=Resource.choices)
     amount = models.BigIntegerField()
     state = models.CharField(max_length=9, choices=State.choices, default=State.HELD)
@@ -96,8 +101,11 @@ class Allocation(models.Model):
 
     class Meta:
         indexes = [
-            models.Index(fields=["team", "resource"]),
-            models.Index(fields=["user", "team"]),
+            # With the amount, so that a sum is read from the index alone.
+            models.Index(fields=["team", "resource", "amount"], name="allocation_sum_of_team"),
+            models.Index(
+                fields=["user", "team", "resource", "amount"], name="allocation_sum_of_member"
+            ),
             models.Index(
                 fields=["subject"], condition=~Q(subject=""), name="allocation_by_subject"
             ),

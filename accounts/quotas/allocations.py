@@ -9,7 +9,7 @@ from django.db import models
 from django.db.models import Q, Sum
 
 from accounts.models import Allocation, QuotaLimit, Resource, Team, User
-from accounts.quotas.locks import lock_team, lock_teams, must_be_atomic
+from accounts.quotas.locks import lock_teams, must_be_atomic
 from accounts.quotas.standing import (
     Impact,
     Limit,
@@ -44,7 +44,7 @@ class Machine(Protocol):
 def effective_limits(team: Team, user: User | None = None) -> dict[Resource, Limit]:
     """The limit of each resource: the team's own or the site's default; the member's own where
     that is lower. A resource that nobody limits is unlimited."""
-    standing = standing_of(team.pk, user.pk if user else None)
+    standing = standing_of(team.pk, user.pk if user else None, ())
     limits = dict(standing.of_team)
     for resource, limit in standing.of_member.items():
         if is_lower(limit, limits[resource]):
@@ -53,7 +53,7 @@ def effective_limits(team: Team, user: User | None = None) -> dict[Resource, Lim
 
 
 def team_limits(team: Team) -> dict[Resource, Limit]:
-    return standing_of(team.pk, None).of_team
+    return standing_of(team.pk, None, ()).of_team
 
 
 def usage(team: Team, user: User | None = None) -> dict[Resource, int]:
@@ -67,7 +67,7 @@ def usage(team: Team, user: User | None = None) -> dict[Resource, int]:
 
 def preview(team: Team, user: User, ask: Mapping[Resource, int]) -> list[Impact]:
     """What ``ask`` would do, without a lock: for forms and the API's dry run."""
-    return tightest(impacts_of(standing_of(team.pk, user.pk), ask))
+    return tightest(impacts_of(standing_of(team.pk, user.pk, ask), ask))
 
 
 def overview(team: Team, user: User) -> list[Impact]:
@@ -149,7 +149,7 @@ def transfer(vm: Machine, *, team: Team, user: User, subjects: Collection[str] =
     stays = vm.team_id == team.pk
     if stays and vm.owner_id == user.pk:
         return
-    impacts = impacts_of(standing_of(team.pk, user.pk), ask)
+    impacts = impacts_of(standing_of(team.pk, user.pk, ask), ask)
     refuse(team.pk, [one for one in impacts if not stays or one.scope == QuotaLimit.Scope.MEMBER])
     Allocation.objects.filter(_held_with(vm, subjects)).update(team_id=team.pk, user_id=user.pk)
 
@@ -200,8 +200,8 @@ def _take(
     wanted = _positive(ask)
     if not wanted:
         return
-    team = lock_team(team_id)
-    refuse(team, impacts_of(standing_of(team_id, user_id), wanted))
+    lock_teams(team_id)
+    refuse(team_id, impacts_of(standing_of(team_id, user_id, wanted), wanted))
     Allocation.objects.bulk_create(
         Allocation(
             vm_id=vm_id,
