@@ -74,11 +74,11 @@ class MoreCardIn(CardIn):
 
 
 class AnswersIn(Schema):
-    """For an installer, on a disc in a second drive."""
+    """For an installer: on a disc in a second drive; a preseed within its initrd."""
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["autoinstall", "kickstart"]
+    kind: Literal["autoinstall", "kickstart", "preseed"]
     text: str
 
 

@@ -8,7 +8,7 @@ class VmsConfig(AppConfig):
     def ready(self) -> None:
         from accounts import handovers, policy
         from jobs import reconcile
-        from vms import audit_words, jobs, messages, ownership  # noqa: F401 - importing registers the texts
+        from vms import audit_words, discs, jobs, messages, ownership  # noqa: F401 - importing registers the texts
         from vms.consoles import (  # sessions hears of revocations
             hub,
             invites,
@@ -23,6 +23,7 @@ class VmsConfig(AppConfig):
         jobs.register()
         handovers.register(ownership.MACHINES)
         reconcile.register_reconciler(outcome.forget_passwords)
+        reconcile.register_reconciler(discs.look_after_installers)
         reconcile.register_reconciler(tickets.delete_old)
         reconcile.register_reconciler(sessions.end_lost)
         policy.register_grant(invites.grants)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from accounts.errors import Invalid
 from vms import answers, keys, seeds, virt_install
 from vms.knobs import CardPlan, DiskPlan, Hardware, Knobs
+from vms.provisioning import installer
 from vms.provisioning.domain import ISO_TARGET, SEED_TARGET
 from vms.state import ON
 
@@ -91,7 +92,10 @@ def show_create(
             shell=seeds.shell_for(image.os_id),
         )
         lines += _seed_lines(seed, seed_path)
-    if hardware.answers_kind:
+    injects = hardware.answers_kind == answers.PRESEED
+    if injects:
+        lines.append(_here(virt_install.PRESEED_FILE, hardware.answers))
+    elif hardware.answers_kind:
         seed_path = f"{pool_path}/{name}-seed.iso"
         lines += _answer_lines(hardware, name, seed_path)
     install = virt_install.line(
@@ -105,8 +109,9 @@ def show_create(
         disc=f"{pool_path}/{image.volume_name}" if image and image.kind == "iso" else "",
         discs=[f"{pool_path}/{disc.volume_name}" for disc in hardware.discs],
         domain_type=domain_type,
+        location=installer.location(image) if image and injects else ("", ""),
     )
-    if start:
+    if start or injects:  # what it injects it keeps for its own start only
         return [*lines, install]
     xml = shlex.quote(f"{name}.xml")
     return [

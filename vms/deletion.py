@@ -21,6 +21,7 @@ from jobs.registry import Park
 from vms import at_host, nvram, power, seriallog, state, timeline
 from vms.backups import steps as backup_steps
 from vms.models import VM, Nic
+from vms.provisioning import installer
 from vms.provisioning.steps import delete_volume, switch_off
 from vms.state import ON, RUNNING_RESOURCES
 
@@ -77,10 +78,10 @@ def delete_volumes(ctx: JobContext) -> None:
         if disk.pool is not None:
             pools.add(disk.pool.name)
             delete_volume(at, disk.pool.name, disk.volume)
-    if vm.seed_volume:
+    for name in installer.seed_volumes(vm):
         for pool in pools:
-            delete_volume(at, pool, vm.seed_volume)
-        VM.objects.filter(pk=vm.pk).update(seed_volume="")
+            delete_volume(at, pool, name)
+    VM.objects.filter(pk=vm.pk).update(seed_volume="")
     nvram.remove(vm)
     seriallog.remove(vm)
 

@@ -2,6 +2,9 @@
 
 What it is installed from is ejected by itself after the guest's first reboot: an installer ends
 with one, and the firmware would boot the installer again. What was put in by hand stays.
+
+Debian's installer with a preseed is started from a kernel of its own, which a restart of the guest
+would start again. So its machine goes off at the end, is then brought in line, and is started.
 """
 
 from __future__ import annotations
@@ -11,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from django.db import transaction
 
-from accounts import audit, policy
-from accounts.errors import Busy, Conflict, DomainError, Invalid
+from accounts import audit, policy, quotas
+from accounts.errors import Busy, Conflict, DomainError, Invalid, QuotaExceeded
 from accounts.policy import Action
 from hosts.virt.errors import NoSuchDomain
 from jobs import services as job_services
-from vms import at_host, power, state, timeline
+from vms import answers, at_host, power, state, timeline
 from vms.hardware import rules
 from vms.lifecycle import active_job
 from vms.models import VM, Image
@@ -94,6 +97,8 @@ def eject(vm: VM, *, actor: User | None) -> Job:
             raise Conflict("vm.why.deleted", name=vm.name)
         if row.iso is None:
             raise Conflict("vm.no_disc", name=vm.name)
+        if row.answers_kind == answers.PRESEED and row.observed in state.ON:
+            raise Conflict("vm.why.installing", name=row.name)
         if code := rules.why_not(row, active_job(row)):
             raise Conflict(code, name=row.name, host=row.host.name if row.host else "")
         job = job_services.enqueue(
@@ -113,6 +118,75 @@ def after_reboot(vm: VM) -> None:
         eject(vm, actor=None)
     except (Busy, Conflict):
         return  # something else is being done with it; a person can eject it
+
+
+def after_stop(vm: VM) -> None:
+    """It is off. Where Debian's installer was at work, and nobody here stopped it, that has ended:
+    its kernel and the disc go, and the machine starts from its disk, unless its answers ask for it
+    to stay off or the quota says no."""
+    if not _is_preseeded(vm):
+        return
+    with transaction.atomic():
+        quotas.lock_team(vm.team_id)
+        rows = VM.objects.alive().select_for_update(of=("self",)).select_related("iso", "host")
+        row = rows.filter(pk=vm.pk).first()
+        if row is None or not _has_installed(row) or rules.why_not(row, active_job(row)):
+            return
+        params = {
+            "disc": row.iso.name if row.iso else "",
+            "start": not answers.ends_off(row.answers) and _may_run(row),
+        }
+        job = job_services.enqueue(KIND, actor=None, vm=row, target_name=row.name, params=params)
+        if params["start"]:
+            VM.objects.filter(pk=row.pk).update(desired=VM.Desired.RUNNING)
+        audit.record(None, KIND, row, before=params, job=job, team_id=row.team_id)
+        timeline.record(row, "asked", job=job, task=KIND)
+        state.announce(row)
+
+
+def look_after_installers() -> None:
+    """Those that have ended while no watcher looked."""
+    for vm in (
+        VM.objects.alive()
+        .filter(answers_kind=answers.PRESEED, observed=VM.Observed.SHUTOFF)
+        .exclude(seed_volume="")
+    ):
+        after_stop(vm)
+
+
+def _is_preseeded(vm: VM) -> bool:
+    return vm.answers_kind == answers.PRESEED and bool(vm.seed_volume)
+
+
+def _has_installed(vm: VM) -> bool:
+    """Its guest has ended by itself: not by a person here, nor because its host went down."""
+    if not _is_preseeded(vm) or vm.observed != VM.Observed.SHUTOFF or vm.observed_at is None:
+        return False
+    last = vm.events.filter(kind=f"state.{VM.Observed.SHUTOFF.value}").first()
+    by_itself = last is not None and last.params.get("outside") and vm.observed_reason == "shutdown"
+    return (
+        bool(by_itself) and not vm.jobs.filter(kind=KIND, created_at__gte=vm.observed_at).exists()
+    )
+
+
+def _may_run(vm: VM) -> bool:
+    try:
+        with transaction.atomic():
+            quotas.release(vm, state.RUNNING_RESOURCES)
+            quotas.allocate(vm, state.running_ask(vm.vcpus, vm.memory_mib))
+    except QuotaExceeded:
+        return False
+    return True
+
+
+def starts_again(ctx: JobContext) -> bool:
+    return bool(ctx.params.get("start"))
+
+
+def start_installed(ctx: JobContext) -> None:
+    if ctx.job.vm_id is not None:
+        _forget(ctx.job.vm_id)
+    power.start(ctx)
 
 
 def bring(ctx: JobContext) -> None:
@@ -166,7 +240,9 @@ def take_out(ctx: JobContext) -> None:
     at = at_host.hypervisor(vm)
     with suppress(NoSuchDomain):  # then nothing holds it any more
         at.eject_cdrom(vm.uuid, vm.iso_target or ISO_TARGET)
-        if vm.answers_kind and vm.seed_volume:
+        if vm.answers_kind == answers.PRESEED:
+            at.forget_kernel(vm.uuid)
+        elif vm.answers_kind and vm.seed_volume:
             at.eject_cdrom(vm.uuid, SEED_TARGET)
     if vm.answers_kind:
         steps.remove_seed(vm)
@@ -174,8 +250,12 @@ def take_out(ctx: JobContext) -> None:
 
 def taken_out(job: Job) -> None:
     if job.vm is not None:
-        VM.objects.filter(pk=job.vm.pk).update(iso=None, iso_target="", answers_kind="", answers="")
+        _forget(job.vm.pk)
     power.succeeded(job)
+
+
+def _forget(pk: int) -> None:
+    VM.objects.filter(pk=pk).update(iso=None, iso_target="", answers_kind="", answers="")
 
 
 def _free_drive(vm: VM, at: Hypervisor) -> str:

@@ -184,7 +184,18 @@ messages.register(
         ),
         "vm.os_unknown": _("“%(name)s” is no operating system that this site knows."),
         "vm.empty_no_cloud_init": _("An empty disk has no cloud-init to read this. Leave it out."),
-        "answers.kind": _("Answers are for autoinstall or for kickstart. Choose one."),
+        "answers.kind": _("Answers are for autoinstall, kickstart or preseed. Choose one."),
+        "answers.question": _(
+            "At line %(line)s stands no answer. One is: d-i, the question, its type, the value."
+        ),
+        "answers.secureboot": _(
+            "Secure Boot would refuse the installer's kernel. Choose UEFI or BIOS; the system can "
+            "have Secure Boot later."
+        ),
+        "answers.not_debian": _(
+            "“%(name)s” is no disc of Debian's installer: %(path)s is not on it. Nothing was "
+            "made. Choose such a disc, or answers of another kind."
+        ),
         "answers.large": _("Answers have at most %(limit)s KiB."),
         "answers.text": _("Write the answers as plain text, or choose none."),
         "answers.autoinstall": _("It needs “autoinstall:” with “version: 1” in it."),
@@ -333,6 +344,10 @@ messages.register(
         ),
         "vm.why.unknown": _("Its state is not known yet."),
         "vm.why.not_saved": _("Its memory is not saved."),
+        "vm.why.installing": _(
+            "Debian's installer is at work from this disc, which is out when it has ended. Turn "
+            "the machine off first to end it now."
+        ),
         "vm.why.saved": _(
             "Its memory is saved, and would not fit what you change. Restore it, or discard what "
             "is saved."

@@ -28,6 +28,7 @@ from vms import leases
 from vms.lease_rules import Rulebook
 from vms.lifecycle import active_job, allowed_verbs
 from vms.models import VM
+from vms.provisioning import installer
 from vms.state import CREATIONS
 from vms.verbs import Verb
 
@@ -293,7 +294,7 @@ def size_text(vcpus: int, memory_mib: int) -> str:
 def volumes(vm: VM) -> list[str]:
     """What a delete removes from the host."""
     found = [disk.volume for disk in vm.disks.all()]
-    return [*found, vm.seed_volume] if vm.seed_volume else found
+    return [*found, *installer.seed_volumes(vm)]
 
 
 # --- the task at work --------------------------------------------------------------------------

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from vms import answers
 from vms.knobs import DiskPlan, Hardware, Knobs
 
 URI = "qemu:///system"
+PRESEED_FILE = "preseed.cfg"  # the installer looks for this name
 # libosinfo's "any Linux of these years". A name that is newer than the host's osinfo-db (debian12
 # on Debian 12 itself) makes virt-install refuse; what it would choose is given in full below.
 GENERIC_OS = "linux2020"
@@ -34,7 +36,9 @@ def line(
     disc: str,
     discs: Sequence[str],
     domain_type: str,
+    location: tuple[str, str] = ("", ""),
 ) -> str:
+    """``location``: paths of the kernel and the initrd on the disc, to start them directly."""
     knobs = hardware.knobs
     options: Options = [
         ("--connect", URI),
@@ -46,7 +50,7 @@ def line(
         ("--osinfo", GENERIC_OS),
         *_platform(knobs, domain_type),
         # A disc to install from boots first, and is out after the first reboot.
-        _install(disc, hardware),
+        *_install(disc, hardware, location),
         *_boot(hardware, disc=bool(disc)),
     ]
     options += [
@@ -105,10 +109,17 @@ def _platform(knobs: Knobs, domain_type: str) -> Options:
     return options
 
 
-def _install(disc: str, hardware: Hardware) -> tuple[str, str]:
+def _install(disc: str, hardware: Hardware, location: tuple[str, str]) -> Options:
+    kernel, initrd = location
+    if disc and kernel:
+        return [
+            ("--location", f"{option(disc)},kernel={kernel},initrd={initrd}"),
+            ("--initrd-inject", PRESEED_FILE),
+            ("--extra-args", answers.PRESEED_CMDLINE),
+        ]
     if disc:
-        return ("--cdrom", disc)
-    return ("--pxe", "") if hardware.boot[:1] == ("network",) else ("--import", "")
+        return [("--cdrom", disc)]
+    return [("--pxe", "")] if hardware.boot[:1] == ("network",) else [("--import", "")]
 
 
 def _boot(hardware: Hardware, *, disc: bool) -> Options:

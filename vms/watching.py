@@ -109,6 +109,8 @@ class MachineListener:
         if event is not None and event.kind == "agent":
             self._agent(vm, connected=event.detail.startswith("connected"))
         self._tell(host, vm, facts)
+        if event is not None and event.kind == "lifecycle" and event.detail == "stopped":
+            discs.after_stop(vm)
 
     def _tell(self, host: Host, vm: VM, facts: DomainFacts | None) -> None:
         if vm.host_id != host.pk:

@@ -114,6 +114,10 @@ class Hypervisor(Protocol):
         """Empty the tray, live and in the stored definition. Idempotent."""
         ...
 
+    def forget_kernel(self, uuid: UUID) -> None:
+        """From the next start on it boots from its devices (``KernelSpec``). Idempotent."""
+        ...
+
     def addresses(self, uuid: UUID, *, source: str = "lease") -> dict[str, list[str]]:
         """MAC -> addresses. source: lease | agent | arp. Loopback and link-local left out."""
         ...

@@ -73,6 +73,17 @@ class NvramSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KernelSpec:
+    """What is booted in the place of a disk: volumes of one pool, with a line for the kernel. The
+    guest's own restart then ends the domain, for the next start to be another one."""
+
+    pool: str
+    kernel: str
+    initrd: str
+    cmdline: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DomainMetadata:
     """Ownership, kept in ``<metadata>`` so that a lost database can be rebuilt."""
 
@@ -103,6 +114,7 @@ class DomainSpec:
     topology: tuple[int, int, int] | None = None
     firmware: str = "bios"  # bios | uefi | secureboot
     nvram: NvramSpec | None = None  # of UEFI
+    kernel: KernelSpec | None = None
     tpm: bool = False
     os_id: str = ""  # http://libosinfo.org/xmlns/libvirt/domain/1.0
     title: str = ""

@@ -9,6 +9,7 @@ from hosts.virt.spec import (
     DiskSpec,
     DomainMetadata,
     DomainSpec,
+    KernelSpec,
     NicSpec,
     NvramSpec,
     SerialLogSpec,
@@ -22,6 +23,8 @@ PATHS = {
     ("default", "frodo-data"): "/var/lib/libvirt/images/frodo-data",
     ("default", "frodo-seed"): "/var/lib/libvirt/images/frodo-seed",
     ("default", "frodo-drivers"): "/var/lib/libvirt/images/frodo-drivers",
+    ("default", "frodo-kernel"): "/var/lib/libvirt/images/frodo-kernel",
+    ("default", "frodo-initrd"): "/var/lib/libvirt/images/frodo-initrd",
     ("lvm", "frodo"): "/dev/vg0/frodo",
     ("default", "frodo-log"): "/var/lib/libvirt/images/frodo-log",
     ("default", "frodo-nvram"): "/var/lib/libvirt/images/frodo-nvram",
@@ -115,6 +118,21 @@ DOMAINS: dict[str, DomainSpec] = {
         serial_log=SerialLogSpec(pool="lvm", name="store-log"),  # no directory
         nics=(NIC, NicSpec(mac="52:54:00:aa:bb:cd", network="lab", link_up=False)),
         vcpus_max=4,
+    ),
+    "domain-preseed": DomainSpec(
+        uuid=VM,
+        name="installing",
+        vcpus=1,
+        memory_mib=1024,
+        disks=(DiskSpec(pool="default", volume="frodo", boot_order=2),),
+        cdroms=(CdromSpec(target="sdb", pool="default", volume="frodo-seed", boot_order=1),),
+        nics=(NIC,),
+        kernel=KernelSpec(
+            pool="default",
+            kernel="frodo-kernel",
+            initrd="frodo-initrd",
+            cmdline="auto=true priority=critical",
+        ),
     ),
     "domain-pxe": DomainSpec(
         uuid=VM,

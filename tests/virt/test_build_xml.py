@@ -16,6 +16,7 @@ from hosts.virt.spec import (
     DiskSpec,
     DomainMetadata,
     DomainSpec,
+    KernelSpec,
     NicSpec,
     SerialLogSpec,
     VolumeSpec,
@@ -67,7 +68,16 @@ def _instances(value: object) -> list[Any]:
 
 
 ALL_INSTANCES = _instances((*DOMAINS.values(), *VOLUMES.values()))
-KINDS = (DomainSpec, DiskSpec, CdromSpec, NicSpec, SerialLogSpec, DomainMetadata, VolumeSpec)
+KINDS = (
+    DomainSpec,
+    DiskSpec,
+    CdromSpec,
+    KernelSpec,
+    NicSpec,
+    SerialLogSpec,
+    DomainMetadata,
+    VolumeSpec,
+)
 PROPERTIES = [(kind, field) for kind in KINDS for field in dataclasses.fields(kind)]
 
 
@@ -131,7 +141,7 @@ def _with(spec: Any, kind: type, name: str, value: Any) -> Any:
         if devices and type(devices[0]) is kind:
             first = dataclasses.replace(devices[0], **{name: value})
             return dataclasses.replace(spec, **{holder: (first, *devices[1:])})
-    for holder in ("metadata", "serial_log", "nvram"):
+    for holder in ("metadata", "serial_log", "nvram", "kernel"):
         part = getattr(spec, holder)
         if type(part) is kind:
             changed = dataclasses.replace(part, **{name: value})
@@ -153,6 +163,9 @@ def _text(spec: Any) -> str:
     for file in (spec.serial_log, spec.nvram):
         if file is not None:
             paths[file.pool, file.name] = f"/{file.pool}/{file.name}"
+    if spec.kernel is not None:
+        for volume in (spec.kernel.kernel, spec.kernel.initrd):
+            paths[spec.kernel.pool, volume] = f"/{spec.kernel.pool}/{volume}"
     return domain_xml(spec, paths)
 
 

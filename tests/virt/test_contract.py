@@ -35,6 +35,7 @@ from hosts.virt.spec import (
     DomainSpec,
     DomainState,
     HostEvent,
+    KernelSpec,
     NicSpec,
     VolumeSpec,
 )
@@ -328,6 +329,26 @@ def test_eject_the_seed(world: World) -> None:
     world.hypervisor.delete_volume(POOL, spec.cdroms[0].volume or "")
     world.hypervisor.start(spec.uuid)
     world.hypervisor.eject_cdrom(spec.uuid, "sdx")
+
+
+def test_a_kernel_for_one_boot(world: World) -> None:
+    kernel, initrd = (world.made_volume(format="raw", capacity_bytes=MIB) for _ in range(2))
+    spec = world.domain()
+    boots = KernelSpec(pool=POOL, kernel=kernel.name, initrd=initrd.name, cmdline="auto=true")
+    world.hypervisor.define(replace(spec, kernel=boots))
+
+    def stored() -> str:
+        return world.hypervisor.domain_xml(spec.uuid, inactive=True)
+
+    assert "<cmdline>auto=true</cmdline>" in stored()
+    assert "<on_reboot>destroy</on_reboot>" in stored()
+    world.hypervisor.forget_kernel(spec.uuid)
+    world.hypervisor.forget_kernel(spec.uuid)
+    assert initrd.name not in stored()
+    assert "<on_reboot>restart</on_reboot>" in stored()
+    for volume in (kernel, initrd):
+        world.hypervisor.delete_volume(POOL, volume.name)
+    world.hypervisor.start(spec.uuid)
 
 
 def test_screen(world: World) -> None:

@@ -116,3 +116,12 @@ def test_eject(golden: Check) -> None:
     assert edits.ejected_cdrom(BY_HAND, "vda") is None  # a disk has no tray
     empty = edits.with_spec(BY_HAND, replace(SPEC, cdroms=(CdromSpec(),)), PATHS)
     assert edits.ejected_cdrom(empty, "sda") is None
+
+
+def test_from_its_kernel_to_its_disk(golden: Check, schema: Check) -> None:
+    ended = edits.without_kernel(domain_xml(DOMAINS["domain-preseed"], PATHS))
+    assert ended is not None
+    golden("edit-without-kernel", ended)
+    schema("domain", ended)
+    assert "frodo-initrd" not in ended
+    assert edits.without_kernel(ended) is None

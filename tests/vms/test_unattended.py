@@ -54,7 +54,7 @@ def test_each_installer_finds_its_own() -> None:
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
-        ("preseed", "d-i x"),
+        ("xml", "d-i x"),
         ("kickstart", " \n"),
         ("kickstart", "lang\x00"),
         ("kickstart", "%post\necho"),

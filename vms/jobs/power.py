@@ -176,7 +176,15 @@ KINDS: tuple[JobKind, ...] = (
         kind=discs.KIND,
         label=_("Eject the disc"),
         verb="ejecting",
-        steps=(StepSpec(key="eject", label=_("Emptying the drive"), do=discs.take_out),),
+        steps=(
+            StepSpec(key="eject", label=_("Emptying the drive"), do=discs.take_out),
+            StepSpec(
+                key="start",
+                label=_("Starting"),
+                do=discs.start_installed,
+                optional=discs.starts_again,
+            ),
+        ),
         deadline=deadlines.POWER,
         on_success=discs.taken_out,
         on_failure=power.failed,

@@ -51,6 +51,8 @@ def settle(
     settling = Settling(problems, has)
     _check_answers(problems, wish, image)
     knobs = settle_platform(settling, wish, replace(advice.knobs, drive=image is None), vcpus)
+    if wish.answers_kind == answers.PRESEED and knobs.firmware == "secureboot":
+        problems.add("answers_kind", "answers.secureboot")
     return Hardware(
         os_id=wish.os_id,
         knobs=knobs,

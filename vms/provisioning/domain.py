@@ -13,9 +13,10 @@ from hosts.virt.spec import (
     NvramSpec,
     SerialLogSpec,
 )
-from vms import nvram, osinfo, seriallog
+from vms import answers, nvram, osinfo, seriallog
 from vms.knobs import Knobs, knobs_of
 from vms.models import VM, Disk, Nic
+from vms.provisioning import installer
 
 ISO_TARGET = "sdb"
 EXTRA_DISC_TARGETS = ("sdc", "sdd")
@@ -52,6 +53,7 @@ def domain_spec(vm: VM) -> DomainSpec:
         topology=topology,
         firmware=vm.firmware,
         nvram=NvramSpec(pool=pool, name=nvram.name_of(vm)) if pool and nvram.has(vm) else None,
+        kernel=installer.spec(vm, pool),
         tpm=knobs.tpm,
         video=knobs.video,
         rng=knobs.rng,
@@ -150,6 +152,6 @@ def _discs(vm: VM, pool: str, knobs: Knobs, order: dict[str, int]) -> tuple[Cdro
 
 
 def _seed(vm: VM, pool: str) -> tuple[CdromSpec, ...]:
-    if not vm.seed_volume:
+    if not vm.seed_volume or vm.answers_kind == answers.PRESEED:
         return ()
     return (CdromSpec(target=SEED_TARGET, pool=pool, volume=vm.seed_volume),)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, TypeGuard
+from typing import IO, TYPE_CHECKING, BinaryIO, TypeGuard, cast
 
 from django.utils import timezone
 
@@ -30,6 +30,7 @@ from jobs.registry import Park
 from vms import answers, at_host, nvram, seeds, seriallog
 from vms.knobs import knobs_of
 from vms.models import VM, Disk, Image, ImageCopy
+from vms.provisioning import installer
 from vms.provisioning.batch import wait_for_turn
 from vms.provisioning.domain import domain_spec
 from vms.provisioning.request import distinct_domain_name
@@ -172,22 +173,34 @@ def delete_disk(ctx: JobContext) -> None:
 
 def write_seed(ctx: JobContext) -> None:
     """The NoCloud disc, or the one with answers for an installer, as a raw volume beside the
-    disk."""
+    disk; for Debian's installer its kernel, and its initrd with the answers."""
     vm, disk, at = _subject(ctx)
+    if vm.answers_kind == answers.PRESEED:
+        with installer.parts(vm) as parts:
+            _remember_seed(vm, installer.names(vm)[-1])
+            for name, part in parts:
+                _put(ctx, at, disk.pool_name, name, part)
+        return
     name = f"kvmweb-{vm.uuid}-seed.iso"
-    content = _answers(vm) if vm.answers_kind else _seed(vm)
-    # Before the volume is there: whatever happens next, somebody knows its name.
-    VM.objects.filter(pk=vm.pk).update(seed_volume=name)
-    volume = VolumeSpec(pool=disk.pool_name, name=name, capacity_bytes=len(content), format="raw")
-    afresh(at, volume, lambda: at.create_volume(volume))
+    content = io.BytesIO(_answers(vm) if vm.answers_kind else _seed(vm))
+    content.seek(0, io.SEEK_END)
+    _remember_seed(vm, name)
+    _put(ctx, at, disk.pool_name, name, content)
 
-    at.upload_volume(
-        disk.pool_name,
-        name,
-        io.BytesIO(content),
-        len(content),
-        lambda _done, _all: ctx.checkpoint(),
-    )
+
+def _remember_seed(vm: VM, name: str) -> None:
+    """Before the volume is there: whatever happens next, somebody knows its name."""
+    VM.objects.filter(pk=vm.pk).update(seed_volume=name)
+
+
+def _put(ctx: JobContext, at: Hypervisor, pool: str, name: str, content: IO[bytes]) -> None:
+    """A raw volume with this content, which is at its end."""
+    size = content.tell()
+    content.seek(0)
+    volume = VolumeSpec(pool=pool, name=name, capacity_bytes=size, format="raw")
+    afresh(at, volume, lambda: at.create_volume(volume))
+    source = cast("BinaryIO", content)
+    at.upload_volume(pool, name, source, size, lambda _done, _all: ctx.checkpoint())
 
 
 def _answers(vm: VM) -> bytes:
@@ -216,10 +229,11 @@ def delete_seed(ctx: JobContext) -> None:
 
 
 def remove_seed(vm: VM) -> None:
-    """Delete the seed's volume. Idempotent."""
+    """Delete the seed's volume, or the installer's. Idempotent."""
     pool = _disk(vm).pool
-    if vm.seed_volume and pool is not None and vm.host is not None:
-        at_host.hypervisor(vm).delete_volume(pool.name, vm.seed_volume)
+    if pool is not None and vm.host is not None:
+        for name in installer.seed_volumes(vm):
+            at_host.hypervisor(vm).delete_volume(pool.name, name)
     VM.objects.filter(pk=vm.pk).update(seed_volume="")
 
 

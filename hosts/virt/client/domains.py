@@ -162,6 +162,9 @@ class DomainCalls(HardwareCalls):
         wanted = {(disk.pool, disk.volume) for disk in spec.disks} | {
             (cdrom.pool, cdrom.volume) for cdrom in spec.cdroms if cdrom.pool and cdrom.volume
         }
+        if spec.kernel is not None:
+            boots = (spec.kernel.kernel, spec.kernel.initrd)
+            wanted |= {(spec.kernel.pool, volume) for volume in boots}
 
         def look_up(conn: Any) -> dict[tuple[str, str], str]:
             paths = {

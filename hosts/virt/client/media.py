@@ -40,6 +40,9 @@ class MediaCalls(Calls):
     def eject_cdrom(self, uuid: UUID, target: str) -> None:
         self._on_domain(uuid, lambda dom: _eject(dom, target), WORK_TIMEOUT_S)
 
+    def forget_kernel(self, uuid: UUID) -> None:
+        self._on_domain(uuid, _forget_kernel, WORK_TIMEOUT_S)
+
     def addresses(self, uuid: UUID, *, source: str = "lease") -> dict[str, list[str]]:
         number = ADDRESS_SOURCES[source]
         return parse.addresses(self._on_domain(uuid, lambda dom: dom.interfaceAddresses(number, 0)))
@@ -82,6 +85,15 @@ def _eject(dom: Any, target: str) -> None:
         stored = edits.ejected_cdrom(dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), target)
         if stored is not None:
             dom.updateDeviceFlags(stored, libvirt.VIR_DOMAIN_DEVICE_MODIFY_CONFIG)
+
+
+def _forget_kernel(dom: Any) -> None:
+    if not dom.isPersistent():
+        return
+    stored = dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE)
+    changed = edits.without_kernel(stored)
+    if changed is not None:
+        dom.connect().defineXMLFlags(changed, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
 
 
 def _arrange(dom: Any, *, by_port: bool) -> None:

@@ -205,6 +205,16 @@ class FakeDomains(FakeConsoles, FakeVolumes):
             self.emit(DomainEvent(kind="tray", uuid=uuid, name=domain.spec.name))
 
     @counted
+    def forget_kernel(self, uuid: UUID) -> None:
+        with self._lock:
+            domain = self._domain(uuid)
+            if domain.on:
+                stored = domain.next_spec or domain.spec
+                domain.next_spec = dataclasses.replace(stored, kernel=None)
+            else:
+                domain.spec = dataclasses.replace(domain.spec, kernel=None)
+
+    @counted
     def addresses(self, uuid: UUID, *, source: str = "lease") -> dict[str, list[str]]:
         domain = self._running(uuid)
         if source == "agent" and uuid not in self.agents:
@@ -279,6 +289,10 @@ class FakeDomains(FakeConsoles, FakeVolumes):
         named: list[DiskSpec | CdromSpec] = [*spec.disks, *spec.cdroms]
         log = spec.serial_log
         logs = {(log.pool, log.name): f"{self._pool(log.pool).path}/{log.name}"} if log else {}
+        if spec.kernel is not None:
+            for name in (spec.kernel.kernel, spec.kernel.initrd):
+                path = self._volume(spec.kernel.pool, name).facts.path
+                logs[spec.kernel.pool, name] = path
         return logs | {
             (device.pool, device.volume): self._volume(device.pool, device.volume).facts.path
             for device in named

@@ -45,7 +45,8 @@ def domain_xml(spec: DomainSpec, paths: Paths) -> str:
     _features(root, spec)
     cpu(root, spec)
     _clock(root, spec)
-    for event, action in (("poweroff", "destroy"), ("reboot", "restart"), ("crash", "destroy")):
+    reboot = "destroy" if spec.kernel else "restart"
+    for event, action in (("poweroff", "destroy"), ("reboot", reboot), ("crash", "destroy")):
         add(root, f"on_{event}", action)
     if spec.arch in X86:
         # A guest that suspends itself to RAM or disk looks hung to its owner: offer neither.
@@ -79,6 +80,11 @@ def _os(root: etree._Element, spec: DomainSpec, paths: Paths) -> None:
         nvram = paths.get((spec.nvram.pool, spec.nvram.name)) if spec.nvram else None
         if nvram is not None:
             add(os_element, "nvram", nvram)
+    if spec.kernel is not None:
+        add(os_element, "kernel", paths[spec.kernel.pool, spec.kernel.kernel])
+        add(os_element, "initrd", paths[spec.kernel.pool, spec.kernel.initrd])
+        if spec.kernel.cmdline:
+            add(os_element, "cmdline", spec.kernel.cmdline)
 
 
 def _features(root: etree._Element, spec: DomainSpec) -> None:

@@ -33,6 +33,22 @@ def ejected_cdrom(domain_xml: str, target: str) -> str | None:
     return render(disk)
 
 
+def without_kernel(domain_xml: str) -> str | None:
+    """It boots from its devices, and goes on when its guest restarts. None: it does already."""
+    root = parse(domain_xml)
+    named = [
+        child for tag in ("kernel", "initrd", "cmdline") for child in root.findall(f"os/{tag}")
+    ]
+    if not named:
+        return None
+    for child in named:
+        child.getparent().remove(child)  # type: ignore[union-attr]
+    reboot = root.find("on_reboot")
+    if reboot is not None:
+        reboot.text = "restart"
+    return render(root)
+
+
 def _plain(target: str) -> str:
     if not target.isalnum():
         raise ValueError(f"not a disk target: {target!r}")

@@ -16,6 +16,7 @@ from hosts.models import Host
 from hosts.virt.errors import VirtError
 from hosts.virt.protocol import Hypervisor
 from vms.models import VM, Disk, ImageCopy
+from vms.provisioning import installer
 
 LAB_SOCKETS = "/run/kvmweb-lab/"
 
@@ -58,7 +59,7 @@ class Command(BaseCommand):
         pools = dict(host.pools.values_list("id", "name"))
         default = next(iter(host.pools.filter(is_default=True).values_list("name", flat=True)), "")
         for vm in VM.objects.filter(host=host).exclude(seed_volume=""):
-            mine.add((default, vm.seed_volume))
+            mine |= {(default, name) for name in installer.seed_volumes(vm)}
         copies = ImageCopy.objects.filter(pool__host=host).select_related("image")
         for copy in copies:
             names = (copy.image.volume_name, copy.image.nvram_name)
