@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.guests import Guest
 from tests.e2e.site import TEAM, Site
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
 PACKAGE = "debian-installer-12-netboot-amd64"
 IN_PACKAGE = "./usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64"
