@@ -32,7 +32,7 @@ i=0
 while [ $i -lt {count} ]; do
     virsh -q destroy {stem}-$i >/dev/null 2>&1
     virsh -q undefine {stem}-$i >/dev/null 2>&1
-    rm -f {pool}/{stem}-$i.qcow2
+    rm -f {pool}/{stem}-$i.qcow2 {pool}/{stem}-$i-serial.log
     i=$((i + 1))
 done
 """
@@ -91,8 +91,8 @@ def _another(xml: str, name: str) -> str:
     if old is None:
         raise ValueError("a domain has a name")
     xml = re.sub(r"kvmweb-[0-9a-f-]{36}-vda", name, xml)
+    xml = re.sub(r"kvmweb-[0-9a-f-]{36}-serial", f"{name}-serial", xml)
     xml = xml.replace(f"<name>{old[1]}</name>", f"<name>{name}</name>")
-    xml = xml.replace(f"/{old[1]}-serial", f"/{name}-serial")
     xml = re.sub(r"<uuid>.*?</uuid>", f"<uuid>{uuid.uuid4()}</uuid>", xml, count=1)
     tail = ":".join(f"{byte:02x}" for byte in secrets.token_bytes(3))
     return re.sub(r"<mac address='.*?'/>", f"<mac address='52:54:00:{tail}'/>", xml)

@@ -20,6 +20,7 @@ import os
 import signal
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import time
@@ -103,6 +104,8 @@ class Stack:
             **(settings or {}),
         }
         self.tokens: dict[str, str] = {}
+        # Made once: reading the CAs for each call takes longer than many answers.
+        self._tls = ssl.create_default_context()
         self.processes = self._programs(workers)
 
     def _programs(self, workers: int) -> dict[str, _Process]:
@@ -272,6 +275,7 @@ class Stack:
             json=body,
             headers={"Authorization": f"Bearer {self.tokens[user]}"},
             timeout=30,
+            verify=self._tls,
         )
         assert not ok or answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None

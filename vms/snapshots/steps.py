@@ -16,7 +16,7 @@ from hosts.virt.spec import SnapshotFacts, SnapshotSpec
 from jobs.models import Job
 from vms import at_host, discs, power, state, timeline
 from vms.guest import freezing
-from vms.models import VM, Nic, Snapshot
+from vms.models import VM, Disk, Nic, Snapshot
 from vms.provisioning.domain import domain_spec
 from vms.provisioning.steps import power_on
 from vms.snapshots.requests import size_of
@@ -34,29 +34,29 @@ MIB = 1024**2
 
 def is_taken(ctx: JobContext) -> bool:
     """By an earlier attempt of this job. One of this name from outside is not ours."""
-    return bool(ctx.data.get("begun")) and _on_host(ctx) is not None
+    return bool(ctx.data.get("begun")) and _on_host(ctx, at_host.machine(ctx)) is not None
 
 
 def take(ctx: JobContext) -> None:
     vm = at_host.machine(ctx)
     at = at_host.hypervisor(vm)
-    snapshot = _row(ctx)
+    snapshot, disks = _row(ctx), _disks(vm)
     if not ctx.data.get("begun"):
-        if _on_host(ctx) is not None:
+        if _on_host(ctx, vm) is not None:
             raise DomainError("snapshot.name_taken", name=snapshot.name)
-        ctx.save_data(begun=True, before_bytes=_allocated(at, vm))
+        ctx.save_data(begun=True, before_bytes=_allocated(at, disks))
     spec = SnapshotSpec(
         name=snapshot.name,
         description=snapshot.description,
         memory=snapshot.memory,
-        disks=tuple(disk.target for disk in vm.disks.all()),
+        disks=tuple(disk.target for disk in disks),
     )
     # With its memory it goes on from there, whatever it had not written.
     with nullcontext() if snapshot.memory else freezing.frozen(ctx):
         try:
             at.create_snapshot(vm.uuid, spec, lambda _done, _all: ctx.checkpoint())
         except AlreadyExists:
-            if _on_host(ctx) is None:
+            if _on_host(ctx, vm) is None:
                 raise
         except UnknownVirtError as error:
             # QEMU calls it an input/output error when there is no room for the guest's memory.
@@ -84,8 +84,8 @@ def note_taken(ctx: JobContext) -> None:
     freezing.thaw(ctx)
     vm = at_host.machine(ctx)
     at = at_host.hypervisor(vm)
-    grown = _allocated(at, vm) - ctx.data.get("before_bytes", 0)
-    Snapshot.objects.filter(pk=_row(ctx).pk).update(
+    grown = _allocated(at, _disks(vm)) - ctx.data.get("before_bytes", 0)
+    Snapshot.objects.filter(pk=ctx.params["snapshot"]).update(
         state=Snapshot.State.READY, size_bytes=max(grown, 0)
     )
     sync(vm, at.snapshots(vm.uuid))
@@ -254,8 +254,7 @@ def _row(ctx: JobContext) -> Snapshot:
     return Snapshot.objects.get(pk=ctx.params["snapshot"])
 
 
-def _on_host(ctx: JobContext) -> SnapshotFacts | None:
-    vm = at_host.machine(ctx)
+def _on_host(ctx: JobContext, vm: VM) -> SnapshotFacts | None:
     listed = at_host.hypervisor(vm).snapshots(vm.uuid)
     return next((facts for facts in listed if facts.name == ctx.params["name"]), None)
 
@@ -270,10 +269,14 @@ def _delete(ctx: JobContext) -> None:
         return  # and its disks with it
 
 
-def _allocated(at: Hypervisor, vm: VM) -> int:
+def _disks(vm: VM) -> list[Disk]:
+    return list(vm.disks.select_related("pool"))
+
+
+def _allocated(at: Hypervisor, disks: list[Disk]) -> int:
     """Bytes of its disks' files."""
     return sum(
         at.volume(disk.pool.name, disk.volume).allocation_bytes
-        for disk in vm.disks.select_related("pool")
+        for disk in disks
         if disk.pool is not None
     )
