@@ -21,8 +21,9 @@ from accounts import audit, policy, quotas
 from accounts.errors import Conflict, DomainError, Invalid
 from accounts.policy import Action
 from jobs import services as job_services
+from jobs.models import Job
 from vms import state, timeline
-from vms.leases import not_now, tell
+from vms.leases import not_now, tell, way_of
 from vms.models import VM, ConsoleSession, MachineRules, VMQuerySet
 from vms.state import ON
 
@@ -119,6 +120,14 @@ def stops_at(vm: VM, rules: MachineRules) -> datetime | None:
     return vm.idle_told_at + timedelta(days=rules.idle_stop_days)
 
 
+def tell_unsaved(vm: VM) -> None:
+    """Once, however often it is tried: it stays suspended."""
+    failed = vm.jobs.filter(kind=STOP, state=Job.State.FAILED, data__unsaved=True)
+    if vm.idle_told_at is not None and failed.filter(created_at__gte=vm.idle_told_at).count() == 1:
+        tell(vm, "lease.idle_not_saved")
+        timeline.record(vm, "lease.not_saved")
+
+
 # --- inside ---------------------------------------------------------------------------------------
 def _is_use(sample: DomainSample) -> bool:
     did = sample.activity
@@ -161,7 +170,7 @@ def _tell_of(vm: VM, rules: MachineRules) -> None:
         now = timezone.now()
         if VM.objects.filter(pk=vm.pk, idle_told_at=None).update(idle_told_at=now):
             stop_at = now + timedelta(days=rules.idle_stop_days)
-            tell(vm, "lease.idle", days=rules.idle_days, stop_at=stop_at)
+            tell(vm, "lease.idle", days=rules.idle_days, stop_at=stop_at, way=way_of(vm))
             timeline.record(vm, "lease.idle", days=rules.idle_days)
             state.announce(vm)
 
@@ -186,5 +195,5 @@ def _stop(vm: VM) -> None:
         row.save(update_fields=["desired"])
         audit.record(None, STOP, row, before={"state": row.observed}, job=job, team_id=row.team_id)
         if first:
-            tell(row, "lease.idle_stopped")
+            tell(row, "lease.idle_stopped", way=way_of(row))
         state.announce(row)

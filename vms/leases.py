@@ -36,7 +36,13 @@ WARN_DAYS = (7, 1)  # before the end, the earliest first
 SOON = timedelta(days=max(WARN_DAYS))
 LEAST_GAIN = timedelta(hours=1)  # less is no extension
 AGAIN_AFTER = timedelta(minutes=30)  # what could not be stopped, or binned
+# What is suspended is saved at its end. Each try may fill its host's disk: so one a day, in which
+# its people can do something, and after the last of them it is switched off.
+SAVE_AGAIN_AFTER = timedelta(days=1)
+SAVE_TRIES = 3
 AT_ONCE = 50  # machines that one round stops, or bins
+
+_SUSPENDED = VM.Observed.PAUSED
 
 register_topic("lease", _("Ends of my machines"), of_team=_("Ends of its machines"))
 
@@ -153,7 +159,7 @@ def warn_of_ends() -> None:
                     Q(lease_warned_days=None) | Q(lease_warned_days__gt=days)
                 )
                 if unwarned.filter(pk=vm.pk, ends_at=vm.ends_at).update(lease_warned_days=days):
-                    tell(vm, "lease.ends", ends_at=vm.ends_at)
+                    tell(vm, "lease.ends", ends_at=vm.ends_at, way=way_of(vm))
 
 
 def stop_what_is_over() -> None:
@@ -190,12 +196,14 @@ def not_now(kind: str) -> Q:
     """Machines that the clock leaves for now: what is being done with one goes first, and where
     this kind of job has just failed it would fail again."""
     busy = Job.objects.active().filter(vm__isnull=False, observing=False)
+    now = timezone.now()
     failed = Job.objects.filter(
+        Q(finished_at__gt=now - AGAIN_AFTER)
+        | Q(finished_at__gt=now - SAVE_AGAIN_AFTER, data__unsaved=True, vm__observed=_SUSPENDED),
         kind=kind,
         actor=None,
         state=Job.State.FAILED,
         vm__isnull=False,
-        finished_at__gt=timezone.now() - AGAIN_AFTER,
     )
     return Q(pk__in=busy.order_by().values("vm")) | Q(pk__in=failed.order_by().values("vm"))
 
@@ -206,6 +214,29 @@ def goes_to_bin_at(vm: VM, bin_days: int) -> datetime | None:
 
 def is_over(vm: VM) -> bool:
     return vm.ends_at is not None and vm.ends_at <= timezone.now()
+
+
+def saves_left(vm: VM) -> int:
+    """How often it is yet tried to save it at its end, while it stays suspended."""
+    failed = vm.jobs.filter(kind=STOP, state=Job.State.FAILED, data__unsaved=True)
+    if vm.lease_over_at is not None:
+        failed = failed.filter(created_at__gte=vm.lease_over_at)
+    return max(SAVE_TRIES - failed.count(), 0)
+
+
+def tell_unsaved(vm: VM) -> None:
+    """Each time that it could not be saved at its end."""
+    left = saves_left(vm)
+    off_at = timezone.now() + left * SAVE_AGAIN_AFTER
+    tell(vm, "lease.not_saved", off_at=off_at)
+    timeline.record(vm, "lease.not_saved")
+
+
+def way_of(vm: VM) -> str:
+    """How it is stopped by a rule: ``asked``, ``saved``, or ``off`` already."""
+    if vm.observed == _SUSPENDED:
+        return "saved"
+    return "asked" if vm.observed in ON else "off"
 
 
 def tell(vm: VM, code: str, *, tab: str = "", **params: object) -> None:
@@ -293,7 +324,7 @@ def _stop(vm: VM) -> None:
         )
         if row is None:
             return  # extended, or gone meanwhile
-        job = None
+        job, now = None, timezone.now()
         if row.observed in ON:
             job = job_services.enqueue(
                 STOP, actor=None, vm=row, host=row.host, team=row.team, target_name=row.name
@@ -302,14 +333,13 @@ def _stop(vm: VM) -> None:
         elif job_services.active_job(row) is not None:
             return
         first = row.lease_over_at is None
-        row.lease_over_at = row.lease_over_at or timezone.now()
+        row.lease_over_at = row.lease_over_at or now  # before its first job: ``saves_left``
         row.save(update_fields=["desired", "lease_over_at"])
         audit.record(None, STOP, row, before={"state": row.observed}, job=job, team_id=row.team_id)
         if first:
             timeline.record(row, "lease.over", job=job)
-            tell(
-                row, "lease.over", bin_at=goes_to_bin_at(row, MachineRules.current().lease_bin_days)
-            )
+            bin_at = goes_to_bin_at(row, MachineRules.current().lease_bin_days)
+            tell(row, "lease.over", bin_at=bin_at, way=way_of(row))
         state.announce(row)
 
 

@@ -40,6 +40,18 @@ def _dated(message: _StrPromise, without: _StrPromise | None = None) -> messages
     return text
 
 
+def _by_way(
+    asked: _StrPromise, *, saved: _StrPromise, off: _StrPromise | None = None
+) -> messages.Message:
+    """By how a rule stops a machine (``vms.leases.way_of``)."""
+    ways = {"saved": saved, "off": off or asked}
+
+    def text(params: Mapping[str, Any]) -> str:
+        return str(ways.get(str(params.get("way")), asked)) % _Places(params)
+
+    return text
+
+
 def _moment(name: str, value: Any) -> Any:
     if not name.endswith("_at"):
         return value
@@ -78,25 +90,78 @@ messages.register(
         "vm.why.time_over": _("Its time is over. Extend it first, or ask for more time."),
         "timeline.lease.set": _dated(_("Ends on %(until_at)s"), _("Lasts without end")),
         "timeline.lease.over": _("Its time is over"),
-        "notice.lease.ends": _(
-            "The machine %(machine)s ends: %(ends_at)s. It is stopped then. Extend it if you still "
-            "need it."
+        "timeline.lease.not_saved": _("Stays suspended: its memory could not be saved"),
+        "vm.not_asked": _(
+            "Its host could not ask the guest to shut down. It is switched off a few minutes later."
         ),
-        "notice.lease.over": _(
-            "The time of the machine %(machine)s is over: it is stopped. Extend it before it goes "
-            "into the recycle bin: %(bin_at)s."
+        "vm.not_saved": _(
+            "Its memory could not be saved, for the last time: it was switched off, and what its "
+            "programs had in memory is lost."
+        ),
+        "notice.lease.ends": _by_way(
+            _(
+                "The machine %(machine)s ends: %(ends_at)s. It is stopped then: asked to shut "
+                "down, and switched off if it has not a few minutes later. Extend it if you still "
+                "need it."
+            ),
+            saved=_(
+                "The machine %(machine)s ends: %(ends_at)s. It is suspended: its memory is saved "
+                "then, and it is off. Extend it if you still need it."
+            ),
+            off=_(
+                "The machine %(machine)s ends: %(ends_at)s. It cannot be started from then on. "
+                "Extend it if you still need it."
+            ),
+        ),
+        "notice.lease.over": _by_way(
+            _(
+                "The time of the machine %(machine)s is over: it is asked to shut down, and "
+                "switched off if it has not a few minutes later. Extend it before it goes into "
+                "the recycle bin: %(bin_at)s."
+            ),
+            saved=_(
+                "The time of the machine %(machine)s is over. It is suspended: its memory is "
+                "saved, and it is off. Extend it before it goes into the recycle bin: %(bin_at)s."
+            ),
+            off=_(
+                "The time of the machine %(machine)s is over: it cannot be started. Extend it "
+                "before it goes into the recycle bin: %(bin_at)s."
+            ),
+        ),
+        "notice.lease.not_saved": _(
+            "The time of the machine %(machine)s is over, and its memory could not be saved: it "
+            "stays suspended for now. That is tried again each day. If it still fails, it is "
+            "switched off on %(off_at)s and its memory is lost. Extend it, or resume it and shut "
+            "it down."
         ),
         "lease.idle_days": _("Type a number of days from 0 to %(idle_max)s."),
         "lease.idle_stop_days": _("Type a number of days from 1 to %(stop_max)s."),
         "timeline.lease.idle": _("Nobody has used it for %(days)s days"),
         "timeline.lease.kept": _("Kept running"),
-        "notice.lease.idle": _(
-            "Nobody has used the machine %(machine)s for %(days)s days. It is stopped on "
-            "%(stop_at)s unless you keep it or use it."
+        "notice.lease.idle": _by_way(
+            _(
+                "Nobody has used the machine %(machine)s for %(days)s days. It is stopped on "
+                "%(stop_at)s unless you keep it or use it."
+            ),
+            saved=_(
+                "The machine %(machine)s has been suspended or unused for %(days)s days. Its "
+                "memory is saved and it is off on %(stop_at)s unless you keep it or use it."
+            ),
         ),
-        "notice.lease.idle_stopped": _(
-            "The machine %(machine)s is stopped, for nobody uses it. Its disks stay: start it when "
-            "you need it."
+        "notice.lease.idle_stopped": _by_way(
+            _(
+                "The machine %(machine)s is stopped, for nobody uses it: asked to shut down, and "
+                "switched off if it has not a few minutes later. Its disks stay: start it when you "
+                "need it."
+            ),
+            saved=_(
+                "The machine %(machine)s was suspended and nobody uses it: its memory is saved, "
+                "and it is off. Start it when you need it, it goes on where it was."
+            ),
+        ),
+        "notice.lease.idle_not_saved": _(
+            "Nobody uses the machine %(machine)s, which is suspended. Its memory could not be "
+            "saved, so it stays as it is. Resume it if you need it, or force it off."
         ),
         "notice.backup.put_off": _(
             "Since %(since_at)s no backup of the machine %(machine)s could be made by its plan. "

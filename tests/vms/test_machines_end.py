@@ -15,9 +15,10 @@ from django.utils import timezone
 from accounts import notifications, requests
 from accounts.errors import Conflict, Forbidden, Invalid, NotFound
 from accounts.models import AuditEntry, Notification, QuotaRequest, Resource, Team, User
-from hosts.virt.errors import HostUnreachable, UnknownVirtError
+from hosts.virt.errors import HostUnreachable, NoSpace, UnknownVirtError
 from hosts.virt.fake import FakeHypervisor
 from hosts.virt.spec import DomainState
+from jobs import services as job_services
 from jobs.models import Job
 from tests.vms.conftest import run_to_end, run_until_parked
 from vms import lease_rules, leases, lifecycle, presentation, provisioning, queries, recycle_bin
@@ -283,9 +284,98 @@ def test_at_its_end_it_is_asked_to_shut_down_then_switched_off(
         lifecycle.request(leased, "start", actor=owner)
 
 
-def test_what_cannot_be_stopped_is_left_for_a_while(leased: VM, fake: FakeHypervisor) -> None:
+def test_what_cannot_be_asked_is_switched_off_too(
+    leased: VM, fake: FakeHypervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     over(leased)
     fake.fail_next("shutdown", UnknownVirtError("no"), times=9)
+    leases.rounds()
+    job = Job.objects.get(kind=leases.STOP)
+    run_until_parked(job, "guest")
+    assert job.steps.get(key="ask").note["code"] == "vm.not_asked"
+    assert fake.domain(leased.uuid).state is DomainState.RUNNING  # somebody may be in it
+    monkeypatch.setattr("vms.rule_stops.PATIENCE", timedelta(0))
+    assert run_to_end(job).state == Job.State.SUCCEEDED
+    assert fake.domain(leased.uuid).state is DomainState.SHUTOFF
+
+
+def test_nobody_keeps_it_running_by_cancelling(
+    leased: VM, fake: FakeHypervisor, owner: User
+) -> None:
+    fake.ignores_power_button.add(leased.uuid)
+    over(leased)
+    leases.rounds()
+    job = run_until_parked(Job.objects.get(kind=leases.STOP), "guest")
+    with pytest.raises(Conflict, match="not_cancellable"):
+        job_services.cancel(job, actor=owner)
+
+
+def test_extended_after_it_was_asked_it_is_not_switched_off(
+    leased: VM, fake: FakeHypervisor, owner: User
+) -> None:
+    fake.ignores_power_button.add(leased.uuid)
+    over(leased)
+    leases.rounds()
+    job = run_until_parked(Job.objects.get(kind=leases.STOP), "guest")
+    leases.extend(leased, actor=owner)
+    assert run_to_end(job).state == Job.State.SUCCEEDED  # at once: nothing is waited for
+    assert fake.domain(leased.uuid).state is DomainState.RUNNING
+    leased.refresh_from_db()
+    assert leased.desired == VM.Desired.RUNNING
+
+
+@pytest.fixture
+def suspended(leased: VM, fake: FakeHypervisor, owner: User) -> VM:
+    run_to_end(lifecycle.request(leased, "suspend", actor=owner))
+    return over(leased)
+
+
+def test_a_suspended_one_is_saved_with_its_memory(
+    suspended: VM, fake: FakeHypervisor, owner: User
+) -> None:
+    leases.rounds()
+    job = run_to_end(Job.objects.get(kind=leases.STOP))
+    assert (job.state, fake.calls["force_off"], fake.calls["shutdown"]) == ("succeeded", 0, 0)
+    suspended.refresh_from_db()
+    assert (suspended.observed, suspended.saved) == (VM.Observed.SHUTOFF, True)
+    assert told(owner) == ["lease.over"]
+    assert "memory is saved" in notifications.text(Notification.objects.latest("id"))
+    leases.extend(suspended, actor=owner)
+    run_until_parked(lifecycle.request(suspended, "start", actor=owner), "")
+    assert fake.domain(suspended.uuid).state is DomainState.RUNNING
+
+
+def test_one_that_cannot_be_saved_is_switched_off_after_three_days_and_told_of_before(
+    suspended: VM, fake: FakeHypervisor, owner: User
+) -> None:
+    fake.fail_next("save", NoSpace("full"), times=9)
+    stops = Job.objects.filter(kind=leases.STOP)
+    for day in range(leases.SAVE_TRIES - 1):
+        for _minute in range(2):
+            leases.rounds()
+            for job in Job.objects.active():
+                assert run_to_end(job).state == Job.State.FAILED
+        assert stops.count() == day + 1  # once a day: each try may fill its host's disk
+        assert fake.domain(suspended.uuid).state is DomainState.PAUSED
+        stops.update(finished_at=timezone.now() - timedelta(hours=25))
+    words = [notifications.text(row) for row in Notification.objects.order_by("id")]
+    assert told(owner) == ["lease.over", "lease.not_saved", "lease.not_saved"]
+    assert "its memory is lost" in words[-1]
+    suspended.refresh_from_db()
+    assert suspended.fault_code == NoSpace.code
+    leases.rounds()
+    job = run_to_end(stops.latest("created_at"))
+    assert (job.state, job.warning_code) == (Job.State.SUCCEEDED, "vm.not_saved")
+    assert fake.domain(suspended.uuid).state is DomainState.SHUTOFF
+
+
+def test_what_cannot_be_stopped_is_left_for_a_while(
+    leased: VM, fake: FakeHypervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vms.rule_stops.PATIENCE", timedelta(0))
+    over(leased)
+    fake.ignores_power_button.add(leased.uuid)
+    fake.fail_next("force_off", UnknownVirtError("no"), times=9)
     for _ in range(3):
         leases.rounds()
         for job in Job.objects.active():

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from accounts import notifications
 from accounts.errors import Forbidden, Invalid, NotFound
 from accounts.models import Notification, User
-from hosts.virt.errors import UnknownVirtError
+from hosts.virt.errors import NoSpace, UnknownVirtError
 from hosts.virt.fake import FakeHypervisor
 from hosts.virt.spec import DomainFacts, DomainState
 from hosts.watch import DomainSample
@@ -19,7 +20,7 @@ from hosts.watch.listeners import Activity
 from hosts.watch.sampling import ACTIVITY_WINDOW_S, Sampler
 from jobs.models import Job
 from tests.vms.conftest import run_to_end
-from vms import idle
+from vms import idle, lifecycle
 from vms.models import VM, ConsoleSession
 from vms.watching import MachineListener
 
@@ -38,6 +39,11 @@ def unused(made: Callable[..., VM], admin: User) -> VM:
 def age(vm: VM, **days: float) -> None:
     moments = {name: timezone.now() - n * DAY for name, n in days.items()}
     VM.objects.filter(pk=vm.pk).update(sampled_at=timezone.now(), **moments)
+    vm.refresh_from_db()
+
+
+def suspend(vm: VM, owner: User) -> None:
+    run_to_end(lifecycle.request(vm, "suspend", actor=owner))
     vm.refresh_from_db()
 
 
@@ -97,11 +103,49 @@ def test_kept_while_it_waits_for_its_stop_it_runs_on(
     assert fake.domain(unused.uuid).state is DomainState.RUNNING
 
 
-def test_what_cannot_be_stopped_is_left_for_a_while_and_told_of_once(
+def test_a_suspended_one_is_saved_with_its_memory(
     unused: VM, owner: User, fake: FakeHypervisor
 ) -> None:
+    suspend(unused, owner)
+    idle.rounds()
     age(unused, last_active_at=10, idle_told_at=2.1)
-    fake.fail_next("shutdown", UnknownVirtError("no"), times=9)
+    idle.rounds()
+    assert run_to_end(Job.objects.get(kind=idle.STOP)).state == Job.State.SUCCEEDED
+    assert (fake.calls["force_off"], fake.calls["shutdown"]) == (0, 0)
+    unused.refresh_from_db()
+    assert (unused.observed, unused.saved) == (VM.Observed.SHUTOFF, True)
+    assert told(owner) == ["lease.idle", "lease.idle_stopped"]
+    words = [notifications.text(row) for row in Notification.objects.order_by("id")]
+    assert all("memory is saved" in text for text in words)
+
+
+def test_a_suspended_one_that_cannot_be_saved_stays_and_is_told_of_once(
+    unused: VM, owner: User, fake: FakeHypervisor
+) -> None:
+    suspend(unused, owner)
+    fake.fail_next("save", NoSpace("full"), times=9)
+    age(unused, last_active_at=10, idle_told_at=2.1)
+    stops = Job.objects.filter(kind=idle.STOP)
+    for day in range(4):
+        for _minute in range(2):
+            idle.rounds()
+            for job in Job.objects.active():
+                assert run_to_end(job).state == Job.State.FAILED
+        assert stops.count() == day + 1
+        stops.update(finished_at=timezone.now() - timedelta(hours=25))
+    assert fake.domain(unused.uuid).state is DomainState.PAUSED
+    assert told(owner) == ["lease.idle_stopped", "lease.idle_not_saved"]
+    unused.refresh_from_db()
+    assert unused.fault_code == NoSpace.code
+
+
+def test_what_cannot_be_stopped_is_left_for_a_while_and_told_of_once(
+    unused: VM, owner: User, fake: FakeHypervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vms.rule_stops.PATIENCE", timedelta(0))
+    age(unused, last_active_at=10, idle_told_at=2.1)
+    fake.ignores_power_button.add(unused.uuid)
+    fake.fail_next("force_off", UnknownVirtError("no"), times=9)
     for _ in range(3):
         idle.rounds()
         for job in Job.objects.active():

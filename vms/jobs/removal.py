@@ -88,11 +88,19 @@ def _stop(kind: str, *, verb: str, label: _StrPromise) -> JobKind:
             StepSpec(
                 key="wait", label=_("Waiting for the guest to stop"), do=rule_stops.wait, weight=4
             ),
+            StepSpec(
+                key="save",
+                label=_("Saving the memory of a suspended machine"),
+                do=rule_stops.save,
+                weight=4,
+            ),
             StepSpec(key="off", label=_("Switching off"), do=rule_stops.switch_it_off),
         ),
         deadline=DELETE_DEADLINE,
+        # Its people extend its time, or keep it: else it would run as long as they cancel.
+        cancellable=False,
         on_success=power.succeeded,
-        on_failure=power.failed,
+        on_failure=rule_stops.not_stopped,
     )
 
 

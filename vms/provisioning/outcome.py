@@ -32,6 +32,7 @@ WARNINGS = frozenset(
         "vm.first_boot_silent",
         "vm.off_in_first_boot",
         "vm.shutdown_ignored",
+        "vm.not_saved",
     }
 )
 # How long the hash of a failed machine's first password is kept, for "try again".
