@@ -53,10 +53,9 @@ def is_off(guest: Guest) -> None:
     guest.wait_idle(timeout_s=STOP_S)
 
 
-def start(site: Site, guest: Guest) -> None:
-    (job,) = site.stack.wait_final(site.stack.api("POST", f"/vms/{guest.uuid}/start"))
+def do(site: Site, guest: Guest, verb: str) -> None:
+    (job,) = site.stack.wait_final(site.stack.api("POST", f"/vms/{guest.uuid}/{verb}"))
     assert job["state"] == "succeeded", job
-    assert guest.state_on_host() == "running"
 
 
 @pytest.fixture
@@ -69,8 +68,8 @@ def test_stopped_when_nobody_uses_it_and_at_its_end_and_restored(site: Site, gue
     api = site.stack.api
     guest.wait_ssh(timeout_s=BOOT_S)
     guest.ssh("echo kept > ~/proof && sync && echo in memory > /tmp/thought")
-    (job,) = site.stack.wait_final(api("POST", f"/vms/{guest.uuid}/suspend"))
-    assert job["state"] == "succeeded", job
+    do(site, guest, "suspend")
+    assert guest.state_on_host() == "paused"
 
     # Nobody uses it: told after seven days, put away with its memory two days later.
     before = api("GET", "/leases/idle", user="admin")
@@ -90,7 +89,10 @@ def test_stopped_when_nobody_uses_it_and_at_its_end_and_restored(site: Site, gue
         api("PUT", "/leases/idle", before, user="admin")
 
     # It goes on where it was. Its end: stopped by a job, started no more.
-    start(site, guest)
+    assert "Managed save:   yes" in guest.virsh("dominfo")
+    do(site, guest, "start")
+    assert guest.state_on_host() == "paused"
+    do(site, guest, "resume")
     guest.wait_ssh(timeout_s=BOOT_S)
     assert guest.ssh("cat /tmp/thought").stdout.strip() == "in memory"
     after(site, guest, ends_at=0.1)
@@ -114,7 +116,8 @@ def test_stopped_when_nobody_uses_it_and_at_its_end_and_restored(site: Site, gue
     assert job["state"] == "succeeded", job
     next_week = datetime.now(timezone.utc) + timedelta(days=7)
     api("POST", f"/vms/{guest.uuid}/extend", {"until": next_week.isoformat()})
-    start(site, guest)
+    do(site, guest, "start")
+    assert guest.state_on_host() == "running"
     guest.wait_ssh(timeout_s=BOOT_S)
     assert guest.ssh("cat ~/proof").stdout.strip() == "kept"
 
@@ -124,9 +127,9 @@ def test_one_that_ignores_the_power_button_is_switched_off_at_its_end(site: Site
     name = f"deaf-{secrets.token_hex(3)}"
     tomorrow = datetime.now(timezone.utc) + timedelta(days=1)
     answer = site.stack.create(name=name, image=None, team=TEAM, ends_at=tomorrow.isoformat())
-    (job,) = site.stack.wait_final(answer)
-    assert job["state"] == "succeeded", job
     deaf = site.guest(answer["vm"]["uuid"])
+    deaf.wait_state("running", timeout_s=BOOT_S)
+    deaf.wait_free(timeout_s=BOOT_S)
     after(site, deaf, ends_at=0.1)
 
     def waits() -> bool:

@@ -21,7 +21,16 @@ from hosts.virt.spec import DomainState
 from jobs import services as job_services
 from jobs.models import Job
 from tests.vms.conftest import run_to_end, run_until_parked
-from vms import lease_rules, leases, lifecycle, presentation, provisioning, queries, recycle_bin
+from vms import (
+    at_host,
+    lease_rules,
+    leases,
+    lifecycle,
+    presentation,
+    provisioning,
+    queries,
+    recycle_bin,
+)
 from vms.cloning import requests as cloning
 from vms.lease_rules import Rulebook
 from vms.models import VM, Flavor, LeaseRule, MachineRules
@@ -341,8 +350,8 @@ def test_a_suspended_one_is_saved_with_its_memory(
     assert told(owner) == ["lease.over"]
     assert "memory is saved" in notifications.text(Notification.objects.latest("id"))
     leases.extend(suspended, actor=owner)
-    run_until_parked(lifecycle.request(suspended, "start", actor=owner), "")
-    assert fake.domain(suspended.uuid).state is DomainState.RUNNING
+    run_to_end(lifecycle.request(suspended, "start", actor=owner))
+    assert fake.domain(suspended.uuid).state in at_host.ON
 
 
 def test_one_that_cannot_be_saved_is_switched_off_after_three_days_and_told_of_before(
