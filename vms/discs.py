@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from django.db import transaction
+from django.db.models import Q
 
 from accounts import audit, policy, quotas
 from accounts.errors import Busy, Conflict, DomainError, Invalid, QuotaExceeded
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 KIND = "vm.eject"
 INSERT = "vm.insert"
+STARTS = frozenset({"vm.create", "vm.start", "vm.start_paused", "vm.resume"})
 
 
 def choices(user: User) -> QuerySet[Image, Image]:
@@ -126,6 +128,13 @@ def after_stop(vm: VM) -> None:
     to stay off or the quota says no."""
     if not _is_preseeded(vm):
         return
+    try:
+        _end_installation(vm)
+    except (Busy, Conflict):
+        return  # something else is being done with it; the reconciler looks again
+
+
+def _end_installation(vm: VM) -> None:
     with transaction.atomic():
         quotas.lock_team(vm.team_id)
         rows = VM.objects.alive().select_for_update(of=("self",)).select_related("iso", "host")
@@ -160,13 +169,13 @@ def _is_preseeded(vm: VM) -> bool:
 
 def _has_installed(vm: VM) -> bool:
     """Its guest has ended by itself: not by a person here, nor because its host went down."""
-    if not _is_preseeded(vm) or vm.observed != VM.Observed.SHUTOFF or vm.observed_at is None:
+    since = vm.observed_at
+    off = vm.observed == VM.Observed.SHUTOFF and vm.observed_reason == "shutdown"
+    if not _is_preseeded(vm) or not off or since is None:
         return False
-    last = vm.events.filter(kind=f"state.{VM.Observed.SHUTOFF.value}").first()
-    by_itself = last is not None and last.params.get("outside") and vm.observed_reason == "shutdown"
-    return (
-        bool(by_itself) and not vm.jobs.filter(kind=KIND, created_at__gte=vm.observed_at).exists()
-    )
+    at_work = Q(finished_at=None) | Q(finished_at__gte=since - state.JUST_ENDED)
+    # A job that has just started it did not end it; one of ours for this end is enough.
+    return not vm.jobs.exclude(kind__in=STARTS).filter(at_work).exists()
 
 
 def _may_run(vm: VM) -> bool:

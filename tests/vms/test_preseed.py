@@ -80,7 +80,6 @@ def installing(debian: Image, ask: Any, owner: User, fake: FakeHypervisor) -> Ca
         run_until_parked(job, "address")
         fake.guest_boots(vm.uuid)
         assert run_to_end(job).state == Job.State.SUCCEEDED
-        Job.objects.filter(pk=job.pk).update(finished_at=job.created_at.replace(year=2020))
         return VM.objects.get(pk=vm.pk)
 
     return make
