@@ -85,12 +85,6 @@ class Review:
     lines: list[Line]
     earlier: list[QuotaRequest]
 
-    @property
-    def was_cut(self) -> bool:
-        return any(
-            line.granted is not None and line.granted != line.requested for line in self.lines
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:

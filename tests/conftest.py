@@ -43,7 +43,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On a second database the tests that reach none would only say again what they said."""
+    """On a second database the tests that reach none, and those that say so, would only repeat
+    themselves."""
     if not config.getoption("--database-only"):
         return
     reach: list[pytest.Item] = []
@@ -51,7 +52,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         reaches = item.get_closest_marker("django_db") or not DATABASE_FIXTURES.isdisjoint(fixtures)
-        (reach if reaches else rest).append(item)
+        again = reaches and not item.get_closest_marker("one_database")
+        (reach if again else rest).append(item)
     config.hook.pytest_deselected(items=rest)
     items[:] = reach
 

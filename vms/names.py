@@ -12,11 +12,10 @@ if TYPE_CHECKING:
 
 LABEL_MAX = 63  # RFC 1035, a label
 HOSTNAME_MAX = 63  # what VM.hostname holds; Linux itself stops at 64
-USERNAME_MAX = 32  # useradd(8)
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _LABEL_CHARACTER = re.compile(r"[a-z0-9-]")
-_USERNAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_USERNAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")  # useradd(8)
 _NUMBERED = re.compile(r"-?\d+$")
 
 # Accounts and groups that a Debian, Ubuntu, Fedora or Alpine guest already has: useradd fails on

@@ -16,7 +16,6 @@ from hosts.virt import ssh
 
 LOCAL = "qemu:///system"
 DEFAULT_SSH_PORT = 22
-DEFAULT_TLS_PORT = 16514
 TLS_FILES = ("cacert.pem", "clientcert.pem", "clientkey.pem")  # libvirt's names
 # Characters that end a path or begin another part of a URI are refused, not escaped.
 _SOCKET_PATH = re.compile(r"/[A-Za-z0-9._/+@-]{1,106}\Z", re.ASCII)

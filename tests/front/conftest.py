@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from accounts.models import User
 from tests.front import seed
+from tests.front.consoles import Console
 from tests.servers import Process, Redis, database_url, wait_for
 
 CHROMIUM = "/usr/bin/chromium"
@@ -156,3 +157,18 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = outcome.get_result()
     if report.when == "call":
         item.failed = report.failed  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def console(chromium: Browser, monkeypatch: pytest.MonkeyPatch) -> Console:
+    """Answers for the machine on every page that this test opens."""
+    made = Console()
+    new_context = chromium.new_context
+
+    def watched(**options: Any) -> BrowserContext:
+        context = new_context(**options)
+        made.watch(context)
+        return context
+
+    monkeypatch.setattr(chromium, "new_context", watched)
+    return made

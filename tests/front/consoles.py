@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import json
 import struct
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from playwright.sync_api import BrowserContext, Route, WebSocketRoute
+from playwright.sync_api import BrowserContext, Page, Route, WebSocketRoute, expect
 
+from tests.front import seed
+from vms.models import VM
+
+Open = Callable[..., Page]
 WIDTH, HEIGHT = 640, 400
 QEMU_EXTENDED_KEYS = -258
 FIXED = {0: 20, 3: 10, 4: 8, 5: 6}
@@ -208,3 +214,36 @@ def _server_init() -> bytes:
     pixels = struct.pack(">BBBBHHHBBBxxx", 32, 24, 0, 1, 255, 255, 255, 16, 8, 0)
     name = b"QEMU"
     return struct.pack(">HH", WIDTH, HEIGHT) + pixels + struct.pack(">I", len(name)) + name
+
+
+def is_connected(page: Page, kind: str = "vnc") -> None:
+    expect(page.locator(f"html[data-console=connected][data-console-kind={kind}]")).to_have_count(1)
+
+
+def eventually(page: Page, check: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + 5
+    while not check():
+        assert time.monotonic() < end, what
+        page.wait_for_timeout(30)
+
+
+def open_console(open_page: Open, made: seed.Demo, vm: VM, **options: Any) -> Page:
+    page = open_page(made.member, f"/machines/{vm.uuid}/console/", **options)
+    is_connected(page)
+    return page
+
+
+def open_serial(open_page: Open, made: seed.Demo, vm: VM, **options: Any) -> Page:
+    page = open_console(open_page, made, vm, **options)
+    page.click("#tab-serial")
+    is_connected(page, "serial")
+    return page
+
+
+def terminal_says(page: Page, text: str) -> None:
+    expect(page.locator("#terminal .xterm-rows")).to_contain_text(text)
+
+
+def scancodes(console: Console) -> list[int]:
+    """Of the keys that were pressed, in their order."""
+    return [key.scancode for key in console.keys if key.down]

@@ -7,16 +7,14 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any
 
 import pytest
 from django.utils import timezone
-from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.front import seed
 from tests.front.conftest import Site
-from tests.front.consoles import Console
-from tests.front.test_console_page import is_connected
+from tests.front.consoles import Console, is_connected
 from tests.front.test_every_page_is_accessible import PHONE, too_wide, violations
 from tests.front.test_play_a_recording import CAST, SCREEN
 from vms.consoles import sharing
@@ -25,20 +23,6 @@ from vms.models import VM, ConsoleAsk, ConsoleControl, ConsoleRecording, Console
 pytestmark = pytest.mark.browser
 
 Open = Callable[..., Page]
-
-
-@pytest.fixture
-def console(chromium: Browser, monkeypatch: pytest.MonkeyPatch) -> Console:
-    made = Console()
-    new_context = chromium.new_context
-
-    def watched(**options: Any) -> BrowserContext:
-        context = new_context(**options)
-        made.watch(context)
-        return context
-
-    monkeypatch.setattr(chromium, "new_context", watched)
-    return made
 
 
 @pytest.fixture

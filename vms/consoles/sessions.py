@@ -171,10 +171,6 @@ def nudge(vm: VM, *, also: Iterable[int] = ()) -> None:
     live.publish_on_commit("console", vm.uuid, groups=groups)
 
 
-def end_for_vm(vm_uuid: Any) -> None:
-    end_consoles(vm_group(vm_uuid), "deleted")
-
-
 @on_access_revoked
 def _access_revoked(revocation: Revocation) -> None:
     if revocation.session_key:

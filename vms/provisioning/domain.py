@@ -81,10 +81,6 @@ def is_installing(vm: VM) -> bool:
     return vm.iso_id is not None and not vm.iso_target
 
 
-def disk_spec(disk: Disk) -> DiskSpec:
-    return _disk(disk, None)
-
-
 def _disk(disk: Disk, boot_order: int | None) -> DiskSpec:
     return DiskSpec(
         pool=disk.pool.name if disk.pool else "",

@@ -91,11 +91,6 @@ class FakeHost(FakeState):
 
     # --- networks -----------------------------------------------------------------------------
 
-    def add_network(self, network: NetworkFacts) -> None:
-        """Another network of this host, for tests."""
-        with self._lock:
-            self._networks[network.name] = network
-
     @counted
     def list_networks(self) -> list[NetworkFacts]:
         with self._lock:

@@ -60,10 +60,6 @@ class Screen:
         )
 
     @property
-    def is_touched(self) -> bool:
-        return bool(self._touched.any())
-
-    @property
     def is_all_touched(self) -> bool:
         return bool(self._touched.all())
 
