@@ -33,6 +33,7 @@ class Action(str, Enum):
     EDIT = "edit"
     DELETE = "delete"
     SHARE = "share"  # who else has access, and giving it away
+    MOVE = "move"  # to another host
     TEAM_SEE = "team_see"
     TEAM_CREATE_VM = "team_create_vm"
     TEAM_MANAGE = "team_manage"
@@ -66,7 +67,7 @@ _MACHINE_ALL = frozenset(
     }
 )
 _MACHINE: Mapping[Relation, frozenset[Action]] = {
-    Relation.ADMIN: _MACHINE_ALL,
+    Relation.ADMIN: _MACHINE_ALL | {Action.MOVE},
     Relation.OWNER: _MACHINE_ALL,
     Relation.MANAGER: _MACHINE_ALL,
     Relation.MEMBER: frozenset(
@@ -120,6 +121,7 @@ _SEEING: Mapping[Action, Action] = {
     Action.EDIT: Action.SEE,
     Action.DELETE: Action.SEE,
     Action.SHARE: Action.SEE,
+    Action.MOVE: Action.SEE,
     Action.TEAM_CREATE_VM: Action.TEAM_SEE,
     Action.TEAM_MANAGE: Action.TEAM_SEE,
     Action.JOB_CANCEL: Action.JOB_SEE,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from django.db.models import BigIntegerField, Count, F, Q, Sum
@@ -68,6 +68,44 @@ class PoolCapacity:
     @property
     def used_percent(self) -> float:
         return _percent(self.capacity_bytes - self.available_bytes, self.capacity_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arriving:
+    """What machines will take of a host that they are being moved to."""
+
+    vcpus: int = 0
+    memory_mib: int = 0
+    disk_bytes: int = 0
+
+    def added_to(self, room: Capacity) -> Capacity:
+        return replace(
+            room,
+            vcpus_promised=room.vcpus_promised + self.vcpus,
+            memory_promised_mib=room.memory_promised_mib + self.memory_mib,
+        )
+
+    def added_to_pool(self, room: PoolCapacity) -> PoolCapacity:
+        """The host's default pool: there their disks go."""
+        return replace(room, unwritten_bytes=room.unwritten_bytes + self.disk_bytes)
+
+
+NOBODY = Arriving()
+
+
+def arriving() -> dict[int, Arriving]:
+    """By host id; hosts that nobody moves to are left out."""
+    hosts = Host.objects.filter(arriving__isnull=False).order_by().values("pk")
+    disks = {row["pk"]: row["gib"] for row in hosts.annotate(gib=Sum("arriving__disks__size_gib"))}
+    sums = hosts.annotate(vcpus=Sum("arriving__vcpus"), memory=Sum("arriving__memory_mib"))
+    return {
+        row["pk"]: Arriving(
+            vcpus=row["vcpus"],
+            memory_mib=row["memory"],
+            disk_bytes=(disks.get(row["pk"]) or 0) * GIB,
+        )
+        for row in sums
+    }
 
 
 def of_hosts(hosts: Iterable[Host]) -> dict[int, Capacity]:

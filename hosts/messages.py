@@ -79,6 +79,12 @@ messages.register(
             "finds the pools on the host's page."
         ),
         "placement.no_pool.short": _("has no storage pool in use"),
+        # Only of a machine that would move, one host at a time.
+        "placement.other_network.short": _("its network “%(network)s” is of another kind"),
+        "placement.older_qemu.short": _("its QEMU %(has)s is older than this host's"),
+        "placement.other_cpu.short": _(
+            "its processor is another one (%(has)s): the machine can move there while it is off"
+        ),
         # --- what a hypervisor says (hosts.virt.errors) ---------------------------------------
         "virt.no_such_domain": _(
             "The host does not know this machine any more. An admin finds out more under the "

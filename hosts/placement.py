@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # Whatever is promised, a pool that is nearly full takes nothing: guests would stop with an
 # I/O error as soon as they write.
 POOL_FLOOR_BYTES = GIB // 2
+Refusal = dict[str, Any]  # {"code", and what its message needs}
 
 
 class Placeable(Protocol):
@@ -37,7 +38,7 @@ class Placeable(Protocol):
 
 
 class ImageLike(Protocol):
-    """What ``choose`` needs of an image (``vms.models.Image``)."""
+    """What ``choose`` and ``places_for`` need of an image (``vms.models.Image``)."""
 
     arch: str
     virtual_size_bytes: int
@@ -57,6 +58,31 @@ class Ask:
     image_bytes: int  # to write where the image's copy is not there yet
     networks: frozenset[str]
     needs: tuple[str, ...]  # what it must be able to do: ``Host.lacks``
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """What a machine that exists needs of another host."""
+
+    source: Host
+    live: bool  # it runs on meanwhile
+    vcpus: int
+    memory_mib: int
+    disk_bytes: int
+    copy_bytes: int  # that its disks hold themselves
+    networks: frozenset[str]
+    needs: tuple[str, ...]  # ``Host.lacks``
+    images: tuple[ImageLike, ...]  # whose copies must be there
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A host beside the one where the machine is. ``refusal``: why it cannot take it, or None."""
+
+    host: Host
+    pool: Pool | None
+    refusal: Refusal | None
+    brings: tuple[ImageLike, ...]  # images whose copies are not there yet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +138,29 @@ def choose(
     return best.host
 
 
+def places_for(move: Move, *, lock: bool = False) -> list[Place]:
+    """Every other host, by name. ``lock``: within the transaction that reserves the room there."""
+    places = []
+    for candidate in _candidates(None, lock=lock):
+        if candidate.host.pk == move.source.pk:
+            continue
+        brings = tuple(one for one in move.images if not _has_image(candidate.pool, one))
+        ask = Ask(
+            vcpus=move.vcpus,
+            memory_mib=move.memory_mib,
+            disk_bytes=move.disk_bytes,
+            network="",
+            arch=move.source.arch,
+            image_bytes=move.copy_bytes + sum(one.file_size_bytes for one in brings),
+            networks=move.networks,
+            needs=move.needs,
+        )
+        refusal = _refusal(candidate, ask) or _move_refusal(candidate, move)
+        place = Place(host=candidate.host, pool=candidate.pool, refusal=refusal, brings=brings)
+        places.append(place)
+    return sorted(places, key=lambda place: place.host.name)
+
+
 def default_pool(host: Host) -> Pool:
     """Where the host's new disks go. Raises Conflict ``placement.no_pool``."""
     pool = host.pools.filter(is_default=True, active=True).first()
@@ -120,19 +169,26 @@ def default_pool(host: Host) -> Pool:
     return pool
 
 
-def _candidates(image: ImageLike | None) -> list[Candidate]:
+def _candidates(image: ImageLike | None, *, lock: bool = True) -> list[Candidate]:
     # Locked in the order of ids; see design, section 5: site, team, member, host.
-    hosts = list(Host.objects.select_for_update().order_by("pk"))
+    rows = Host.objects.order_by("pk")
+    hosts = list(rows.select_for_update() if lock else rows)
     capacities = capacity.of_hosts(hosts)
+    arriving = capacity.arriving()
     found = []
     for host in hosts:
         pool = host.pools.filter(is_default=True, active=True).first()
+        coming = arriving.get(host.pk, capacity.NOBODY)
         found.append(
             Candidate(
                 host=host,
                 pool=pool,
-                capacity=capacities[host.pk],
-                pool_capacity=capacity.of_pools([pool], host.disk_ratio)[pool.pk] if pool else None,
+                capacity=coming.added_to(capacities[host.pk]),
+                pool_capacity=coming.added_to_pool(
+                    capacity.of_pools([pool], host.disk_ratio)[pool.pk]
+                )
+                if pool
+                else None,
                 networks=frozenset(
                     host.networks.filter(active=True).values_list("name", flat=True)
                 ),
@@ -146,9 +202,6 @@ def _has_image(pool: Pool | None, image: ImageLike | None) -> bool:
     if pool is None or image is None:
         return False
     return bool(pool.image_copies.filter(image=image.pk, state="ready").exists())
-
-
-Refusal = dict[str, Any]
 
 
 def _refusal(candidate: Candidate, ask: Ask) -> Refusal | None:
@@ -191,6 +244,28 @@ def _pool_refusal(candidate: Candidate, ask: Ask) -> Refusal | None:
             "free_gib": min(room.free_bytes, room.available_bytes) // GIB,
         }
     return None
+
+
+def _move_refusal(candidate: Candidate, move: Move) -> Refusal | None:
+    """Why a machine that was made on ``move.source`` cannot be here, or None."""
+    host, source = candidate.host, move.source
+    theirs = dict(source.networks.values_list("name", "kind"))
+    ours = dict(host.networks.values_list("name", "kind"))
+    for name in sorted(move.networks):
+        if theirs.get(name, "") != ours.get(name, ""):
+            return {"code": "placement.other_network", "network": name, "has": ours.get(name, "")}
+    if source.domain_type == "kvm" and host.domain_type != "kvm":
+        return {"code": "placement.lacks", "need": "kvm"}
+    # Its definition names the machine type of the QEMU that it was made for.
+    if _version(host.qemu_version) < _version(source.qemu_version):
+        return {"code": "placement.older_qemu", "has": host.qemu_version}
+    if move.live and source.domain_type == "kvm" and host.cpu_model != source.cpu_model:
+        return {"code": "placement.other_cpu", "has": host.cpu_model}
+    return None
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
 def _preference(candidate: Candidate, ask: Ask) -> tuple[bool, float, str]:

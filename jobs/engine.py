@@ -139,7 +139,8 @@ class _Run:
         self._lasting(partial(self._record, index, spec, Step.State.DONE))
 
     def _take_slot(self, spec: StepSpec) -> None:
-        position = slots.acquire(self.job, spec.slot)
+        also = spec.slot_also(self.ctx) if spec.slot_also else ()
+        position = slots.acquire(self.job, spec.slot, *also)
         if position:
             raise Park(
                 slots.POLL_S,

@@ -7,7 +7,7 @@ the step again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from django.utils.functional import _StrPromise
 
     from jobs.context import JobContext
-    from jobs.models import Job
+    from jobs.models import HostRow, Job
 
 
 class Park(Exception):  # noqa: N818 - not an error: the way a step says "later"
@@ -47,6 +47,7 @@ class StepSpec:
     undo: Callable[[JobContext], None] | None = None  # idempotent; runs in reverse order
     weight: int = 1  # its share of the whole job's bar
     slot: str = ""  # kind of heavy work on the job's host: "copy"
+    slot_also: Callable[[JobContext], Iterable[HostRow]] | None = None  # and on these hosts
     # From the first observing step on, the thing exists and works: cancelling or being
     # superseded ends the job as succeeded, nothing is undone, and a deadline is a warning.
     observing: bool = False

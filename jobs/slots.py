@@ -1,7 +1,8 @@
 """Places for heavy work on a host, as leased rows: who comes first is served first.
 
 How many a host has of a kind is its field ``<kind>_slots`` (``copy_slots``), one without it. A
-job without a place parks as ``slot:<kind>:<position>`` and is woken when one becomes free.
+job without a place parks as ``slot:<kind>:<position>`` and is woken when one becomes free. Work
+between two hosts needs a place on both, and takes none before it has both.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from django.db import transaction
 from django.db.models import Q
 
 from jobs import hints
-from jobs.models import Job, JobQuerySet, Slot, db_time
+from jobs.models import HostRow, Job, JobQuerySet, Slot, db_time
 
 POLL_S = 10.0  # for a place whose holder died: its lease passes without a wake-up
 # A waiter whose resume time passed this long ago has no worker; it does not hold up the others.
@@ -22,23 +23,31 @@ def waiting_for(kind: str, position: int) -> str:
     return f"slot:{kind}:{position}"
 
 
-def acquire(job: Job, kind: str) -> int:
-    """0: the job has a place now. Otherwise how many are before it, itself included."""
-    if job.host is None:
-        return 0
-    host_id = job.host.pk
-    limit = max(1, int(getattr(job.host, f"{kind}_slots", 1)))
-    until = db_time(settings.JOB_LEASE_S)
+def acquire(job: Job, kind: str, *also: HostRow) -> int:
+    """0: the job has a place on its host, and on each of ``also``, now. Otherwise how many are
+    before it, itself included."""
+    # In the order of ids: two that go to and fro must not wait for each other.
+    hosts = sorted((host for host in (job.host, *also) if host is not None), key=lambda h: h.pk)
     with transaction.atomic():
-        if Slot.objects.filter(job=job, kind=kind, host=job.host).update(lease_until=until):
-            return 0
-        free = _free(host_id, kind, limit)
-        ahead = _ahead(job, host_id, kind)
-        if ahead < len(free):
-            for slot_id in free:
-                if Slot.objects.filter(_is_free(), pk=slot_id).update(job=job, lease_until=until):
-                    return 0
-        return max(1, ahead - len(free) + 1)
+        for host in hosts:
+            if position := _acquire_on(host, job, kind):
+                Slot.objects.filter(job=job, kind=kind).update(job=None, lease_until=None)
+                return position
+    return 0
+
+
+def _acquire_on(host: HostRow, job: Job, kind: str) -> int:
+    limit = max(1, int(getattr(host, f"{kind}_slots", 1)))
+    until = db_time(settings.JOB_LEASE_S)
+    if Slot.objects.filter(job=job, kind=kind, host_id=host.pk).update(lease_until=until):
+        return 0
+    free = _free(host.pk, kind, limit)
+    ahead = _ahead(job, host.pk, kind)
+    if ahead < len(free):
+        for slot_id in free:
+            if Slot.objects.filter(_is_free(), pk=slot_id).update(job=job, lease_until=until):
+                return 0
+    return max(1, ahead - len(free) + 1)
 
 
 def release(job: Job) -> None:

@@ -25,6 +25,7 @@ from vms.hardware.api import router as hardware_router
 from vms.images.api import router as images_router
 from vms.lease_api import router as leases_router
 from vms.machine_templates.api import router as templates_router
+from vms.moving.api import router as moving_router
 from vms.snapshots.api import router as snapshots_router
 
 DESCRIPTION = """\
@@ -62,6 +63,7 @@ for _router in (
     hardware_router,
     leases_router,
     guest_router,
+    moving_router,
 ):
     api.add_router("", _router)
 

@@ -13,6 +13,7 @@ from accounts.policy import Action
 from vms import commands, discs, flattening, keys
 from vms.commands import POOL_PATH, URI
 from vms.models import VM
+from vms.moving import requests as moving
 from vms.presentation import verb_label
 from vms.state import ON
 from vms.verbs import Verb
@@ -73,6 +74,7 @@ def of(vm: VM, user: User) -> list[ShownCommand]:
         ("backup", _("Back up"), _backup(vm)),
         ("template", _("Make template"), _copy(vm, f"{vm.name}-template.qcow2")),
         ("flatten", _("Make independent"), flattening.show(vm)),
+        ("migrate", _("Move to another host"), moving.show(vm, None)),
         ("console", _("Console"), commands.show_console(vm)),
         ("xml", "XML", commands.show_definition(vm, "stored")),
     ]

@@ -61,6 +61,15 @@ def _moment(name: str, value: Any) -> Any:
     return date_format(timezone.localtime(moment), "DATETIME_FORMAT")
 
 
+def _move_host(params: Mapping[str, Any]) -> str:
+    """Why one host cannot take a machine that would move there."""
+    why = params.get("reason") or {"code": "placement.no_pool"}
+    return gettext("Host %(host)s cannot take it: %(why)s.") % {
+        "host": params.get("host", "?"),
+        "why": messages.text(f"{why['code']}.short", why),
+    }
+
+
 class _Places(dict[str, Any]):
     """As in ``accounts.messages``: a place without a parameter stays readable."""
 
@@ -435,6 +444,37 @@ messages.register(
         "vm.clone_not_linked": _(
             "Its disk stands on no image that a clone could share. Make a full copy."
         ),
+        # Moving to another host.
+        "vm.why.move_backups": _(
+            "Its backups lie on its host and would stay behind. Delete them first, or download "
+            "what you need of them."
+        ),
+        "vm.why.move_template": _(
+            "Its disk stands on a template that lies on its host. Make it independent first."
+        ),
+        "vm.why.move_pool": _(
+            "One of its disks is not a file in a storage pool, and cannot be sent to another host."
+        ),
+        "vm.why.move_tpm": _(
+            "What its TPM keeps goes along only while it runs. Start it, and move it then."
+        ),
+        "vm.why.move_here": _("It is on %(host)s already."),
+        "vm.why.move_host": _move_host,
+        "vm.why.move_leaving": _(
+            "What it has left on %(host)s is still being deleted. Wait until that is over."
+        ),
+        "vm.why.move_stopped": _(
+            "It does not run any more, so it was not moved. Move it as it is now."
+        ),
+        "vm.why.move_started": _(
+            "It was started meanwhile, so it was not moved. Move it while it runs."
+        ),
+        "vm.move_unknown": _("There is no such host. Choose one from the list."),
+        "vm.move_differs": _(
+            "The copy of %(name)s on %(host)s is not what was sent. The machine stays where it is; "
+            "try again."
+        ),
+        "timeline.move.asked": _("Move to host %(host)s was asked for"),
         "vm.why.has_snapshots": _(
             "It has snapshots, which hold its disks as they were. Delete them first."
         ),

@@ -213,6 +213,7 @@ _WORKING = {
     "deleting_snapshot": gettext_lazy("Deleting a snapshot"),
     "backing_up": gettext_lazy("Being backed up"),
     "flattening": gettext_lazy("Being made independent"),
+    "moving": gettext_lazy("Moving to another host"),
     "restoring": gettext_lazy("Restoring"),
     "templating": gettext_lazy("Being made a template"),
     "ejecting": gettext_lazy("Ejecting the disc"),

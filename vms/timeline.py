@@ -23,6 +23,7 @@ _ICONS = {
     "state.crashed": "circle-alert",
     "state.missing": "circle-help",
     "moved": "server",
+    "move.asked": "server",
     "job.failed": "circle-alert",
     "job.cancelled": "circle-slash",
     "job.succeeded": "circle-check",
@@ -64,7 +65,7 @@ _ICONS = {
 # What people look for -> the kinds of lines that are it, by their beginning.
 GROUPS: dict[str, tuple[str, ...]] = {
     "state": ("state.", "first_boot.", "moved"),
-    "jobs": ("asked", "requested", "job.", "clone.", "template.", "binned", "taken_back"),
+    "jobs": ("move.", "asked", "requested", "job.", "clone.", "template.", "binned", "taken_back"),
     "settings": ("edited", "hardware.", "outside.", "owner", "lease."),
     "snapshots": ("snapshot.", "backup."),
     "consoles": ("console.",),

@@ -19,10 +19,12 @@ from hosts.virt.errors import NoSuchDomain
 from hosts.virt.spec import DomainState
 from jobs import live
 from jobs import services as job_services
+from jobs.models import Job
 from vms import adoption, discs, idle, state
 from vms.firstboot import CHANNEL, Reports
 from vms.guest import reading
 from vms.models import VM, Nic
+from vms.moving.requests import KIND as MOVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -113,6 +115,8 @@ class MachineListener:
             discs.after_stop(vm)
 
     def _tell(self, host: Host, vm: VM, facts: DomainFacts | None) -> None:
+        if vm.moving_to_id is not None and _is_moved(vm):
+            return  # which of two hosts has it is the job's to say, and how it is there
         if vm.host_id != host.pk:
             self._claimed(host, vm, facts)
             return
@@ -239,6 +243,10 @@ class MachineListener:
             vm__started_at__gte=timezone.now() - ADDRESS_PATIENCE,
             addresses=[],
         ).exists()
+
+
+def _is_moved(vm: VM) -> bool:
+    return Job.objects.active().filter(vm=vm, kind=MOVE).exists()
 
 
 def _has_departed(facts: DomainFacts) -> bool:

@@ -8,7 +8,7 @@ does nothing where it is documented as idempotent: job steps rely on that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import BinaryIO, Protocol
 from uuid import UUID
 
@@ -197,6 +197,35 @@ class Hypervisor(Protocol):
         """The serial line: ``receive`` gets what the guest writes from now on, ``ended`` is called
         when the guest stopped or the connection broke. It takes one reader: ConsoleInUse; a reader
         is never thrown out. WrongState when it is off."""
+        ...
+
+    # --- to another host ------------------------------------------------------------------------
+    # ``there`` is the other host's, opened as this one is: of libvirt or a fake, no stand-in.
+    # ``pools``: the pool of this host -> that one's, in which the same file names are used.
+    def move_running(
+        self,
+        uuid: UUID,
+        there: Hypervisor,
+        pools: Mapping[str, str],
+        progress: Progress,
+        *,
+        address: str = "",
+    ) -> None:
+        """Live migration. The volumes of its disks are there already, as large and standing on the
+        same; they are filled with what its disks hold themselves. When it returns the domain runs
+        there and is defined there, and here no more. ``address``: by which this host reaches that
+        one ("": as that one calls itself). When ``progress`` raises it is stopped, and the guest
+        goes on here. WrongState when it is off; AlreadyExists: the name is taken there."""
+        ...
+
+    def stop_moving(self, uuid: UUID) -> None:
+        """Whatever move of it is under way is given up, where the one who called is gone. Does not
+        look whether it has arrived. Idempotent. NoSuchDomain."""
+        ...
+
+    def send_definition(self, uuid: UUID, there: Hypervisor, pools: Mapping[str, str]) -> None:
+        """Define it there as it is stored here. Idempotent. NoSuchDomain; AlreadyExists: the name
+        is taken there."""
         ...
 
     # --- what the guest's agent does ------------------------------------------------------------

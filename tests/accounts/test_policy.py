@@ -17,7 +17,7 @@ from vms.models import VM
 MACHINE = {
     "owner": {"see", "power", "console_view", "console_control", "edit", "delete", "share"},
     "manager": {"see", "power", "console_view", "console_control", "edit", "delete", "share"},
-    "admin": {"see", "power", "console_view", "console_control", "edit", "delete", "share"},
+    "admin": {"see", "power", "console_view", "console_control", "edit", "delete", "share", "move"},
     "teammate": {"see", "power", "console_view", "console_control"},
     "viewer": {"see", "console_view"},
     "outsider": set(),
@@ -48,7 +48,7 @@ def cast(owner, teammate, viewer, outsider, admin):
 def actions(prefix: str) -> set[Action]:
     teamish, jobish = "team_", "job_"
     if prefix == "machine":
-        return {a for a in Action if a.value in MACHINE["owner"]}
+        return {a for a in Action if a.value in MACHINE["admin"]}
     return {a for a in Action if a.value.startswith({"team": teamish, "job": jobish}[prefix])}
 
 

@@ -54,6 +54,7 @@ class Change:
     offered: tuple[str, str] | None = (
         None  # where the page offers it: address and what stands there
     )
+    also: tuple[str, ...] = ()  # roles beside ASKERS
 
 
 _API, _PAGE = "/api/v1/vms/{uuid}", "POST /machines/{uuid}"
@@ -179,6 +180,14 @@ CHANGES = {
         possible=OFF,
         offered=("template/", "/template/"),
     ),
+    "move": Change(
+        api=f"POST {_API}/migrate",
+        page=f"{_PAGE}/move/",
+        machine="two",
+        possible=("running", "shutoff", "crashed"),
+        offered=("move/", 'type="submit" class="button primary">'),
+        also=("admin",),
+    ),
     "eject": Change(
         api=f"POST {_API}/eject",
         page=f"{_PAGE}/eject/",
@@ -266,7 +275,7 @@ def test_change(name: str, world: World, examples: dict[str, Example]) -> None:
     rule = RULES[WAYS[change.api]]
     wrong = []
     for state in STATES:
-        for role in ASKERS:
+        for role in (*ASKERS, *change.also):
             able = rule[role] == "yes"
             done = able and state in change.possible
             answers = []

@@ -387,6 +387,7 @@ def _a_screenshot(w: World, role: str) -> None:
 def _of_guests_and_discs(w: World) -> dict[str, Example]:
     secret = {"user": "root", "password": "correct horse"}
     disc, linked = {"uuid": w.off.uuid}, {"uuid": w.linked.uuid}
+    elsewhere = {"host": w.other_host.pk}
     page, api = "POST /machines/{uuid}", "/api/v1/vms/{uuid}"
     return {
         f"{page}/keys/": E(body={"keys": "ctrl-alt-delete"}),
@@ -396,6 +397,8 @@ def _of_guests_and_discs(w: World) -> dict[str, Example]:
         f"PUT {api}/disc": E(at=disc, body={"image": w.disc.pk}),
         f"{page}/hardware/disk-flatten/": E(at=linked),
         f"POST {api}/flatten": E(at=linked),
+        f"{page}/move/": E(at={"uuid": w.two.uuid}, body=elsewhere),
+        f"POST {api}/migrate": E(at={"uuid": w.two.uuid}, body=elsewhere),
     }
 
 

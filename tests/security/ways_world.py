@@ -157,6 +157,13 @@ def _of_the_site(admin: User) -> dict[str, Any]:
     network = Network.objects.create(
         host=host, name="default", uuid=uuid.uuid4(), kind="nat", bridge="virbr0", active=True
     )
+    other = Host.objects.get(pk=host.pk)
+    other.pk, other.name = None, "beta"
+    other.save()
+    for row in (pool, network):
+        theirs = type(row).objects.get(pk=row.pk)
+        theirs.pk, theirs.host = None, other
+        theirs.save()
     now = timezone.now()
     untracked = Untracked.objects.create(
         host=host,
@@ -184,6 +191,7 @@ def _of_the_site(admin: User) -> dict[str, Any]:
     audit.record(admin, "team.create", target_name=f"{MARK}-audit")
     return {
         "host": host,
+        "other_host": other,
         "bare": bare,
         "pool": pool,
         "network": network,

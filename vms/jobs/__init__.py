@@ -2,10 +2,10 @@
 them."""
 
 from jobs import registry
-from vms.jobs import copies, creation, guest, hardware, power, removal, snapshots
+from vms.jobs import copies, creation, guest, hardware, moving, power, removal, snapshots
 
 
 def register() -> None:
-    for family in (creation, power, removal, snapshots, copies, hardware, guest):
+    for family in (creation, power, removal, snapshots, copies, moving, hardware, guest):
         for kind in family.KINDS:
             registry.register(kind)

@@ -155,6 +155,10 @@ class VM(models.Model):
     host = models.ForeignKey(
         "hosts.Host", null=True, on_delete=models.PROTECT, related_name="machines"
     )
+    # Where it is being moved to; it takes its room there already.
+    moving_to = models.ForeignKey(
+        "hosts.Host", null=True, on_delete=models.SET_NULL, related_name="arriving"
+    )
     image = models.ForeignKey(Image, null=True, on_delete=models.PROTECT, related_name="machines")
     # The disc in its drive: what it is installed from, until that is ejected.
     iso = models.ForeignKey(Image, null=True, on_delete=models.PROTECT, related_name="inserted_in")

@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hosts.virt.client.agent import AgentCalls
-from hosts.virt.client.domains import DomainCalls
 from hosts.virt.client.host import HostCalls
 from hosts.virt.client.media import MediaCalls
+from hosts.virt.client.moves import MoveCalls
 from hosts.virt.client.networks import NetworkCalls
 from hosts.virt.connection import Connection
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hosts.virt.protocol import EventSource, Hypervisor
 
 
-class LibvirtHypervisor(DomainCalls, AgentCalls, MediaCalls, NetworkCalls, HostCalls):
+class LibvirtHypervisor(MoveCalls, AgentCalls, MediaCalls, NetworkCalls, HostCalls):
     """``uri`` comes from ``hosts.virt.uri.build``. Connects at the first call."""
 
     def __init__(self, uri: str) -> None:

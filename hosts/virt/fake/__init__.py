@@ -16,8 +16,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hosts.virt.fake.events import FakeEventSource
-from hosts.virt.fake.guest import FakeGuest
 from hosts.virt.fake.host import FakeHost
+from hosts.virt.fake.moves import FakeMoves
 
 if TYPE_CHECKING:
     from hosts.virt.protocol import EventSource, Hypervisor
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["FakeEventSource", "FakeHypervisor"]
 
 
-class FakeHypervisor(FakeGuest, FakeHost):
+class FakeHypervisor(FakeMoves, FakeHost):
     """See the module. Thread-safe."""
 
     def events(self) -> FakeEventSource:
