@@ -387,7 +387,9 @@ def _not_moving(job: Job) -> None:
 @patiently
 def delete_left(ctx: JobContext) -> None:
     """The machine cannot have come back meanwhile: its request is refused until this is over."""
-    host = Host.objects.get(pk=ctx.job.host_id)
+    host = ctx.job.host
+    if host is None:
+        raise RuntimeError("what was left lies on a host")
     if VM.objects.alive().filter(pk=ctx.params["vm"], host=host).exists():
         return
     at = connections.hypervisor(host)
