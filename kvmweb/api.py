@@ -20,6 +20,7 @@ from vms.access_api import router as access_router
 from vms.api import router as vms_router
 from vms.backups.api import router as backups_router
 from vms.consoles.api import router as consoles_router
+from vms.growth_api import router as growth_router
 from vms.guest.api import router as guest_router
 from vms.hardware.api import router as hardware_router
 from vms.images.api import router as images_router
@@ -61,6 +62,7 @@ for _router in (
     backups_router,
     access_router,
     hardware_router,
+    growth_router,
     leases_router,
     guest_router,
     moving_router,

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from accounts.models import User
-    from accounts.quotas import Impact
     from jobs.models import Job
 
 log = logging.getLogger(__name__)
@@ -56,8 +55,8 @@ def restore(vm: VM, *, actor: User, name: str = "") -> Job:
         row = _locked(vm)
         if VM.objects.in_use().filter(team=team, name=wanted).exists():
             raise Invalid("vm.bin.name_taken", fields={"name": "vm.bin.name_taken"}, name=wanted)
-        quotas.release(row, [*_ask(row)])  # what an attempt that was lost may have left
-        quotas.allocate(row, _ask(row))
+        quotas.release(row, [*restore_ask(row)])  # what an attempt that was lost may have left
+        quotas.allocate(row, restore_ask(row))
         before = row.name
         if wanted != row.name:
             row.name = wanted
@@ -116,9 +115,13 @@ def purge_all(user: User) -> tuple[int, int]:
     return done, left
 
 
-def restore_impact(vm: VM, user: User) -> list[Impact]:
-    """What its restore would take of the quota, without a lock."""
-    return quotas.preview(vm.team, user, _ask(vm))
+def restore_ask(vm: VM) -> quotas.Ask:
+    """What its restore takes of the quota: its disks are counted already."""
+    return {
+        Resource.MACHINES: 1,
+        Resource.VCPUS: vm.vcpus,
+        Resource.MEMORY_MIB: vm.memory_mib,
+    }
 
 
 def set_days(days: int, *, actor: User) -> None:
@@ -150,14 +153,6 @@ def purge_what_is_due() -> None:
 
 def register() -> None:
     reconcile.register_reconciler(purge_what_is_due)
-
-
-def _ask(vm: VM) -> quotas.Ask:
-    return {
-        Resource.MACHINES: 1,
-        Resource.VCPUS: vm.vcpus,
-        Resource.MEMORY_MIB: vm.memory_mib,
-    }
 
 
 def _locked(vm: VM) -> VM:

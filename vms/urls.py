@@ -12,6 +12,7 @@ from vms.views import (
     dashboard,
     definition,
     frame,
+    growth,
     guest,
     hardware,
     leases,
@@ -108,6 +109,7 @@ urlpatterns = [
     path("machines/<uuid:uuid>/guest/<slug:word>/", guest.act, name="vm_guest_act"),
     path("machines/<uuid:uuid>/hardware/", hardware.dialog, name="vm_hardware_dialog"),
     path("machines/<uuid:uuid>/hardware/<slug:word>/", hardware.change, name="vm_hardware_change"),
+    path("machines/<uuid:uuid>/growth/<slug:action>/", growth.show, name="vm_growth"),
     path("machines/<uuid:uuid>/snapshots/", snapshots.dialog, name="vm_snapshot_dialog"),
     path("machines/<uuid:uuid>/snapshots/take/", snapshots.take, name="vm_snapshot_take"),
     path(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -146,3 +147,25 @@ def test_axe_finds_nothing_and_nothing_is_too_wide(
         assert results.violations_count == 0, f"{path}: {results.generate_report()}"
         page.set_viewport_size({"width": 360, "height": 740})
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
+
+
+def test_a_dialog_says_what_it_will_take_as_it_is_typed(
+    open_page: Open, made: seed.Demo, tmp_path: Path
+) -> None:
+    team = made.member.personal_team
+    vm = seed.machine(made, "web-1")
+    held = quotas.usage(team)[Resource.DISK_GIB]
+    QuotaLimit.objects.create(scope="team", team=team, resource="disk_gib", hard=held + 12)
+    page = open_page(made.member, f"/machines/{vm.uuid}/?tab=hardware")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.get_by_role("button", name="Add disk").click()
+    dialog = page.locator("#dialog")
+    expect(dialog).to_contain_text(f"after this: {held + 10} GiB of {held + 12} GiB")
+    expect(dialog.get_by_role("link", name="Ask for more")).to_have_count(0)
+    dialog.get_by_label("Size (GiB)").fill("20")
+    expect(dialog).to_contain_text("8 GiB too many")
+    page.screenshot(path=tmp_path / "growth.png")
+    assert not [url for url in asked if "csrf" in url]
+    dialog.get_by_role("link", name="Ask for more").click()
+    expect(page.locator("input[name=disk_gib]")).to_have_value("8")

@@ -407,6 +407,8 @@ def _of_settings(w: World) -> dict[str, Example]:
     page, api = "POST /machines/{uuid}/hardware", "/api/v1/vms/{uuid}"
     return {
         "GET /machines/{uuid}/hardware/": E(query="?for=size"),
+        "GET /machines/{uuid}/growth/{action}/": E(at={"action": "size"}),
+        "POST /api/v1/vms/{uuid}/quota/check": E(body={"action": "size"}),
         f"{page}/size/": E(at=off, body={"vcpus": 2}),
         f"{page}/boot/": E(at=off, body={"boot-1": "vda"}),
         f"{page}/disk-add/": E(at=two, body={"size_gib": 1}),

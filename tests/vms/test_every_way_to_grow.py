@@ -8,13 +8,13 @@ from typing import Any
 
 from accounts import quotas
 from accounts.errors import QuotaExceeded
-from accounts.models import Allocation, QuotaLimit, Resource, Team, User
+from accounts.models import Allocation, Membership, QuotaLimit, Resource, Team, User
 from hosts.virt.fake import FakeHypervisor
 from jobs.models import Job
 from tests.vms.conftest import run_to_end
 from tests.vms.test_backups import taken
 from tests.vms.test_snapshots import taken as snapshot_of
-from vms import lifecycle, ownership, provisioning, recount, recycle_bin
+from vms import growth, lifecycle, ownership, provisioning, recount, recycle_bin
 from vms.backups import services as backups
 from vms.cloning import requests as cloning
 from vms.hardware import requests as hardware
@@ -90,6 +90,39 @@ WAYS: dict[str, Callable[[World], Any]] = {
 }
 
 
+def _dry(action: str, vm: str, **about: Any) -> Callable[[World], growth.Growth]:
+    def run(w: World) -> growth.Growth:
+        said = {name: value(w) if callable(value) else value for name, value in about.items()}
+        uuid = getattr(w, vm).uuid
+        return growth.of(uuid, action, actor=w.owner, about=growth.About(**said))
+
+    return run
+
+
+_BACKUP = {"backup": lambda w: w.backup.number}
+# What the forms and the dry run say of the same ways.
+DRY: dict[str, Callable[[World], growth.Growth]] = {
+    "clone": _dry("clone", "stopped"),
+    "resize off": _dry("size", "stopped", vcpus=lambda w: w.stopped.vcpus + 1),
+    "resize on": _dry("size", "on", memory_mib=lambda w: w.on.memory_mib + 512),
+    "add disk": _dry("disk-add", "other", size_gib=1),
+    "grow disk": _dry("disk-grow", "other", disk="vda", size_gib=50),
+    "disk of a backup": _dry("backup-attach", "other", **_BACKUP, machine=lambda w: w.other.uuid),
+    "snapshot": _dry("snapshot", "stopped"),
+    "back and start": _dry(
+        "snapshot-revert", "stopped", snapshot=lambda w: w.snapshot.pk, start=True
+    ),
+    "start": _dry("start", "stopped"),
+    "start paused": _dry("start", "stopped"),
+    "resume what is saved": _dry("start", "saved"),
+    "out of the bin": _dry("bin-restore", "binned"),
+    "backup": _dry("backup", "other"),
+    "backup as new": _dry("backup-new", "other", **_BACKUP),
+    "template": _dry("template", "other"),
+    "version": _dry("template", "other", into=lambda w: w.template.pk),
+}
+
+
 def missing(way: Callable[[World], Any], world: World) -> int:
     """By how much it was refused; 0: it was not."""
     try:
@@ -97,6 +130,18 @@ def missing(way: Callable[[World], Any], world: World) -> int:
     except QuotaExceeded as refusal:
         return int(refusal.params["missing"])
     return 0
+
+
+def refused(way: Callable[[World], Any], world: World) -> dict[str, int]:
+    try:
+        way(world)
+    except QuotaExceeded as refusal:
+        return {one["resource"]: one["missing"] for one in refusal.params["short"]}
+    return {}
+
+
+def short(impacts: list[quotas.Impact]) -> dict[str, int]:
+    return {one.resource.value: one.missing for one in impacts if one.missing}
 
 
 def test_none_slips_past(
@@ -117,4 +162,51 @@ def test_none_slips_past(
         before = written()
         assert missing(way, world) > 0, f"{name} slipped past"
         assert written() == before, name
+        if name in DRY:
+            told = DRY[name](world)
+            # (A template is refused before its version is asked for.)
+            assert refused(way, world).items() <= short(told.impacts).items(), name
+            assert name == "template" or refused(way, world) == short(told.impacts), name
+            assert not told.fits
+            assert told.more.startswith("/requests/new/?"), name
+            assert written() == before, name
+    told = growth.of(world.other.uuid, "backup-restore", actor=owner, about=growth.About(backup=1))
+    assert told.fits
+    assert told.impacts[0].asked == 0, "its disk is as large as it was"
     assert recount.run(repair=False).differences == []
+
+
+def test_told_for_who_pays_and_to_who_may(
+    made: Made,
+    owner: User,
+    team: Team,
+    viewer: User,
+    outsider: User,
+    make_user: Any,
+    browser: Callable[[User], Any],
+    api: Callable[..., Any],
+) -> None:
+    """The limit that counts is the owner's, whoever looks; who only looks is not told of it."""
+    vm = made()
+    manager = make_user("manager")
+    Membership.objects.create(team=team, user=manager, role=Membership.Role.MANAGER)
+    QuotaLimit.objects.create(scope="member", team=team, user=owner, resource="disk_gib", hard=11)
+    path = f"/machines/{vm.uuid}/growth/disk-add/?size_gib=5"
+    ask = {"action": "disk-add", "size_gib": 5}
+    by_page = browser(owner).get(path).content.decode()
+    assert "after this: 15 GiB of 11 GiB" in by_page
+    assert "/requests/new/?" in by_page
+    by_page = browser(manager).get(path).content.decode()
+    assert "after this: 15 GiB of 11 GiB" in by_page
+    assert "/requests/new/?" not in by_page, "nobody asks for somebody else"
+    told = api(owner).post(f"/vms/{vm.uuid}/quota/check", ask).json()
+    assert (told["fits"], told["resources"][0]["missing"]) == (False, 4)
+    assert told["request"].startswith("/requests/new/?")
+    fits = api(owner).post(f"/vms/{vm.uuid}/quota/check", ask | {"size_gib": 1}).json()
+    assert (fits["fits"], fits["request"]) == (True, "")
+    assert api(owner).post(f"/vms/{vm.uuid}/quota/check", {"action": "no"}).status_code == 422
+    assert api(owner).post(f"/vms/{vm.uuid}/quota/check", ask | {"size_gib": -1}).status_code == 422
+    assert browser(owner).get(f"/machines/{vm.uuid}/growth/no/").status_code == 404
+    for person, status in ((viewer, 403), (outsider, 404)):
+        assert browser(person).get(path).status_code == status
+        assert api(person).post(f"/vms/{vm.uuid}/quota/check", ask).status_code == status

@@ -182,6 +182,16 @@ def restore_as_new(
     return made
 
 
+def take_ask(disks: Iterable[Disk]) -> quotas.Ask:
+    """What a backup of these disks takes of the quota: their size, however little is on them."""
+    return {Resource.BACKUPS_GIB: sum(disk.size_gib for disk in disks)}
+
+
+def restore_ask(backup: Backup) -> quotas.Ask:
+    """What putting it over its machine takes: the disks that have to grow, or come back."""
+    return {Resource.DISK_GIB: _swaps(backup.vm, backup)[1]}
+
+
 def attach(backup: Backup, *, actor: User, to: VM, target: str = "") -> tuple[Disk, Job]:
     """A copy of one of its disks becomes a further disk of a machine on the same host. ``target``
     "": of its only one.
@@ -479,7 +489,7 @@ def _write(
         BackupDisk.objects.create(backup=backup, image=image, target=disk.target)
     quotas.allocate_for(
         subject(backup),
-        {Resource.BACKUPS_GIB: sum(disk.size_gib for disk in disks)},
+        take_ask(disks),
         team=vm.team,
         user=actor or vm.owner,
     )

@@ -30,7 +30,7 @@ from vms.state import ON, running_ask
 
 if TYPE_CHECKING:
     from accounts.models import User
-    from accounts.quotas import Ask, Impact
+    from accounts.quotas import Ask
     from jobs.models import Job
 
 Why = Callable[[VM, "Job | None"], "str | None"]
@@ -58,29 +58,23 @@ def resize(vm: VM, *, actor: User, vcpus: int | None = None, memory_mib: int | N
             "memory_mib": _next(row, "memory_mib") if memory_mib is None else memory_mib,
         }
         _check_size(row, **to)
-        more = {
-            Resource.VCPUS: max(row.vcpus, to["vcpus"]),
-            Resource.MEMORY_MIB: max(row.memory_mib, to["memory_mib"]),
-        }
-        if row.observed in ON:  # a processor may be plugged in at once
-            more[Resource.RUNNING_VCPUS] = more[Resource.VCPUS]
         _check_host(row, **to)
-        quotas.allocate(row, _beyond(row, more))
+        quotas.allocate(row, size_ask(row, **to))
         before = {name: getattr(row, name) for name in to}
         return _enqueue(RESIZE, row, actor, before=before, after=to, params=to)
 
 
-def size_impact(vm: VM, *, vcpus: int, memory_mib: int) -> list[Impact]:
-    """What another size would take of the quota beyond what it takes now."""
-    wanted = {Resource.VCPUS: vcpus, Resource.MEMORY_MIB: memory_mib}
-    if vm.observed in ON:
-        wanted |= {
-            Resource.RUNNING_VCPUS: vcpus,
-            Resource.RUNNING_MEMORY_MIB: memory_mib,
-        }
-    held = _held(vm)
-    ask = {what: max(0, amount - held.get(what.value, 0)) for what, amount in wanted.items()}
-    return quotas.preview(vm.team, vm.owner, ask)
+def size_ask(vm: VM, *, vcpus: int | None = None, memory_mib: int | None = None) -> Ask:
+    """What another size takes of the quota beyond what the machine holds. None: as it will be."""
+    more = {
+        Resource.VCPUS: max(vm.vcpus, _next(vm, "vcpus") if vcpus is None else vcpus),
+        Resource.MEMORY_MIB: max(
+            vm.memory_mib, _next(vm, "memory_mib") if memory_mib is None else memory_mib
+        ),
+    }
+    if vm.observed in ON:  # a processor may be plugged in at once
+        more[Resource.RUNNING_VCPUS] = more[Resource.VCPUS]
+    return _beyond(vm, more)
 
 
 def set_boot_order(vm: VM, *, actor: User, devices: list[str]) -> Job:

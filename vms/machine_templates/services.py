@@ -110,6 +110,13 @@ def make(
     return image, job
 
 
+def make_ask(vm: VM, *, new: bool) -> quotas.Ask:
+    """What a template of this machine takes of the quota; ``new``: it is the first version."""
+    disk = vm.disks.first()
+    ask: quotas.Ask = {Resource.IMAGES_GIB: disk.size_gib if disk else 0}
+    return ask | {Resource.TEMPLATES: 1} if new else ask
+
+
 def set_current(image: Image, *, actor: User) -> None:
     """Machines are made from this version from now on; those that exist stay as they are."""
     template = _changeable(image, actor)

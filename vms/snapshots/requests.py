@@ -20,7 +20,7 @@ from vms.state import running_ask
 
 if TYPE_CHECKING:
     from accounts.models import User
-    from accounts.quotas import Ask, Impact
+    from accounts.quotas import Ask
     from jobs.models import Job
 
 TAKE, REVERT, DELETE = "vm.snapshot", "vm.snapshot_revert", "vm.snapshot_delete"
@@ -101,10 +101,6 @@ def find(vm: VM, pk: int) -> Snapshot:
         raise NotFound("snapshot.not_found")
     snapshot.vm = vm
     return snapshot
-
-
-def take_impact(vm: VM) -> list[Impact]:
-    return quotas.preview(vm.team, vm.owner, {Resource.SNAPSHOTS: 1})
 
 
 def hardware(vm: VM) -> dict[str, Any]:

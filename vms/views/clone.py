@@ -12,6 +12,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
 from accounts import messages, policy
+from accounts import requests as quota_requests
 from accounts.access import SignedInRequest, signed_in
 from accounts.errors import DomainError, Forbidden, Invalid, NotFound, QuotaExceeded
 from accounts.fragments import render_page
@@ -125,6 +126,7 @@ def _context(
         else "",
         "impacts": impacts,
         "missing": any(impact.missing for impact in impacts),
+        "more": quota_requests.prefilled_for(team, impacts),
         "refused": messages.text(refused.code, refused.params) if refused else "",
         "refused_by_quota": isinstance(refused, QuotaExceeded),
         "commands": commands.show_clone(

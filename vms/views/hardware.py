@@ -63,9 +63,6 @@ def dialog(request: SignedInRequest, uuid: UUID) -> HttpResponse:
         context["vcpus"] = _number(request.GET, "vcpus") or vm.pending.get("vcpus", vm.vcpus)
         asked = _number(request.GET, "memory_mib")
         context["memory_mib"] = asked or vm.pending.get("memory_mib", vm.memory_mib)
-        context["impacts"] = requests.size_impact(
-            vm, vcpus=context["vcpus"], memory_mib=context["memory_mib"]
-        )
     if word == "boot":
         context["devices"] = _boot_choices(vm)
         now = context["hardware"].boot

@@ -72,7 +72,6 @@ def ask(request: SignedInRequest, uuid: UUID) -> HttpResponse:
         "volumes": presentation.volumes(vm),
         "backups": vm.backups.count(),
         "disks": disks_to_keep(vm),
-        "impacts": recycle_bin.restore_impact(vm, request.user),
         "restore_commands": commands.show_restore(vm),
         "purge_commands": commands.show_verb(vm, "delete"),
         "name_taken": VM.objects.in_use().filter(team=vm.team_id, name=vm.name).exists(),

@@ -33,7 +33,6 @@ def dialog(request: SignedInRequest, uuid: UUID) -> HttpResponse:
     if word == "take":
         context |= {
             "snapshots": shown,
-            "impacts": requests.take_impact(vm),
             "commands": commands.show_snapshot(vm, "take", _("name"), memory=shown.runs),
             "suggestion": f"s{vm.snapshots.count() + 1}",
         }
