@@ -45,9 +45,9 @@ def installer() -> Path:
         return folder
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        fetch = ["apt-get", "download", "-q", PACKAGE]
+        fetch = ["timeout", "180", "apt-get", "download", "-q", PACKAGE]
         if subprocess.run(fetch, cwd=scratch, capture_output=True, check=False).returncode:
-            pytest.skip(f"apt has no {PACKAGE} here")
+            pytest.skip(f"apt does not get {PACKAGE} here")
         (package,) = Path(scratch).glob("*.deb")
         wanted = f"{IN_PACKAGE}/linux {IN_PACKAGE}/initrd.gz"
         unpack = f"dpkg-deb --fsys-tarfile {package.name} | tar -x {wanted}"
