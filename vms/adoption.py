@@ -8,6 +8,7 @@ and one that was migrated is followed.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -19,9 +20,11 @@ from accounts import audit, quotas
 from accounts.errors import Conflict
 from accounts.models import Resource, Team, User
 from hosts.models import Host, Untracked
+from hosts.virt.built import read as read_built
 from hosts.virt.errors import NoSuchDomain, VirtError
 from jobs import live
 from vms import state, timeline
+from vms.knobs import from_json
 from vms.models import VM, Disk, Image, Nic
 
 if TYPE_CHECKING:
@@ -87,7 +90,18 @@ def disk_sizes(facts: DomainFacts, hypervisor: Hypervisor) -> dict[str, int]:
     return sizes
 
 
-def note_stranger(host: Host, facts: DomainFacts, sizes_gib: dict[str, int] | None = None) -> None:
+def built(facts: DomainFacts, hypervisor: Hypervisor) -> dict[str, Any]:
+    """How it is built, by its stored definition, so that its rows make the same. VirtError."""
+    how = asdict(read_built(hypervisor.domain_xml(facts.uuid, inactive=True)))
+    return how | {"autostart": facts.autostart}
+
+
+def note_stranger(
+    host: Host,
+    facts: DomainFacts,
+    sizes_gib: dict[str, int] | None = None,
+    how: dict[str, Any] | None = None,
+) -> None:
     # A domain that was renamed, or made anew under its old name, has one line.
     host.untracked.filter(
         Q(uuid=facts.uuid) | Q(name=facts.name), kind=Untracked.Kind.DOMAIN
@@ -101,7 +115,7 @@ def note_stranger(host: Host, facts: DomainFacts, sizes_gib: dict[str, int] | No
             "uuid": facts.uuid,
             "tagged": is_ours(facts),
             "state": facts.state.value,
-            "facts": _facts_json(facts, sizes_gib or {}),
+            "facts": _facts_json(facts, sizes_gib or {}) | ({"built": how} if how else {}),
             "seen_at": timezone.now(),
         },
     )
@@ -209,7 +223,7 @@ def adopt(untracked: Untracked, *, actor: User | None) -> VM:
         for nic in facts["nics"]:
             Nic.objects.create(vm=vm, **nic)
         _allocate(vm, disk_gib)
-        timeline.record(vm, "adopted", actor=actor)
+        timeline.record(vm, "adopted", actor=actor, built="built" in facts)
         audit.record(actor, "vm.adopt", vm, after={"host": untracked.host.name})
         host = untracked.host
         untracked.delete()
@@ -233,13 +247,31 @@ def _row(untracked: Untracked, uuid: UUID, owner: User, team: Team) -> VM:
         vcpus=facts["vcpus"],
         memory_mib=facts["memory_mib"],
         first_boot=VM.FirstBoot.NONE,
+        **_how(facts),
         desired=VM.Desired.RUNNING if running else VM.Desired.STOPPED,
     )
+
+
+def _how(facts: dict[str, Any]) -> dict[str, Any]:
+    """Columns of the machine. Without them it would be written as a plain one when it is defined
+    again, and an installed system would not find its firmware."""
+    how = facts.get("built")
+    if not how:
+        return {}
+    known = from_json(how, how["firmware"])
+    first = [disk["target"] for disk in facts["disks"][:1]]
+    return {
+        "firmware": known.firmware,
+        "hardware": known.as_json(),
+        "autostart": how["autostart"],
+        "boot_order": [] if list(how["boot"]) == first else list(how["boot"]),
+    }
 
 
 def _disks(vm: VM, untracked: Untracked) -> int:
     """GiB of all."""
     total = 0
+    how = {disk["target"]: disk for disk in untracked.facts.get("built", {}).get("disks", ())}
     for disk in untracked.facts["disks"]:
         pool = untracked.host.pools.filter(name=disk["pool"] or "").first()
         if pool is None or not disk["volume"] or not disk["size_gib"]:
@@ -251,6 +283,11 @@ def _disks(vm: VM, untracked: Untracked) -> int:
             target=disk["target"],
             size_gib=disk["size_gib"],
             format=disk["format"],
+            **{
+                name: said
+                for name in ("bus", "cache", "io", "discard")
+                if (said := how.get(disk["target"], {}).get(name))
+            },
         )
         total += disk["size_gib"]
     return total

@@ -239,7 +239,8 @@ def adopt(context: JobContext) -> None:
         return  # done before, or it has gone
     at_host = connections.hypervisor(host)
     facts = at_host.domain(row.uuid)
-    adoption.note_stranger(host, facts, adoption.disk_sizes(facts, at_host))
+    sizes, how = adoption.disk_sizes(facts, at_host), adoption.built(facts, at_host)
+    adoption.note_stranger(host, facts, sizes, how)
     vm = adoption.adopt(host.untracked.get(uuid=row.uuid, kind=row.kind), actor=context.actor)
     state.observe(vm, facts)
 

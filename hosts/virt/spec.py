@@ -217,6 +217,40 @@ class DomainFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BuiltDisk:
+    target: str
+    bus: str
+    cache: str  # "": not said, as with the others
+    io: str
+    discard: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltFacts:
+    """How a domain is built, in the words of ``DomainSpec``; "" and 0 where nothing is said."""
+
+    machine: str
+    firmware: str
+    cpu_mode: str
+    cpu_model: str
+    sockets: int
+    cores: int
+    threads: int
+    tpm: bool
+    video: str
+    rng: bool
+    balloon: bool
+    agent: bool
+    watchdog: str
+    clock: str
+    hyperv: bool
+    disc_bus: str
+    drive: bool  # for discs, with none in it
+    disks: tuple[BuiltDisk, ...]
+    boot: tuple[str, ...]  # targets of disks and MACs of cards
+
+
+@dataclass(frozen=True, kw_only=True)
 class DisplayPort:
     """Where on its host, and by what password, the screen of one boot of a domain is opened."""
 

@@ -8,14 +8,16 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from accounts import quotas
 from accounts.errors import Invalid
 from accounts.models import Resource, Team, User
-from hosts.models import Host, Network
+from hosts.models import Host, Network, Untracked
 from hosts.virt.errors import NoSpace
 from hosts.virt.fake import FakeHypervisor
 from hosts.virt.spec import VolumeSpec
@@ -346,6 +348,23 @@ class TestRefused:
             "nic_mac": "vm.mac_taken"
         }
         assert wrong(lambda: ask(owner, wish=both)) == {"nic2_mac": "vm.mac_taken"}
+
+    def test_an_address_of_a_domain_that_is_no_machine(
+        self, ask: Any, owner: User, host: Host
+    ) -> None:
+        mac = "52:54:00:00:00:0b"
+        facts = {"nics": [{"mac": mac, "network": "default", "model": "virtio"}]}
+        Untracked.objects.create(
+            host=host,
+            kind=Untracked.Kind.DOMAIN,
+            name="theirs",
+            uuid=uuid4(),
+            facts=facts,
+            seen_at=timezone.now(),
+        )
+        assert wrong(lambda: ask(owner, wish=Wish(card=CardWish(mac=mac)))) == {
+            "nic_mac": "vm.mac_taken"
+        }
 
     def test_an_address_is_free_when_its_machine_is_gone(
         self, made: Any, fake: FakeHypervisor, owner: User

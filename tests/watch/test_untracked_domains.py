@@ -3,6 +3,7 @@ domain is touched."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from uuid import uuid4
 
@@ -13,10 +14,13 @@ from accounts.models import Allocation, Team, User
 from hosts import connections
 from hosts.models import Host, Pool, Untracked
 from hosts.virt.fake import FakeHypervisor
-from hosts.virt.spec import DiskSpec, DomainSpec
+from hosts.virt.spec import DiskSpec, DomainSpec, VolumeSpec
 from tests.watch.conftest import QUICK, define, domain_of, eventually, sees, watched
 from vms import adoption
+from vms.hardware import presentation
+from vms.knobs import knobs_of
 from vms.models import VM
+from vms.provisioning.domain import domain_spec
 
 
 def test_a_strangers_domain_is_listed_and_not_called_ours(host: Host, fake: FakeHypervisor) -> None:
@@ -34,8 +38,6 @@ def test_a_strangers_domain_is_listed_and_not_called_ours(host: Host, fake: Fake
 
 def test_a_clone_made_by_hand_is_not_ours(machine: VM, host: Host, fake: FakeHypervisor) -> None:
     """``virt-clone`` copies our metadata into a domain with another UUID."""
-    import dataclasses
-
     clone = dataclasses.replace(domain_of(machine), uuid=uuid4(), name="clone", nics=())
     with watched(host, QUICK):
         fake.define(clone)
@@ -121,3 +123,35 @@ def test_a_copy_on_another_host_takes_nothing_from_a_machine_that_is_there(
     assert machine.host == host
     assert machine.observed == "running"
     assert isinstance(domain_of(machine).disks[0], DiskSpec)
+
+
+def test_it_is_built_as_before(
+    fake: FakeHypervisor,
+    host: Host,
+    make_vm: Callable[..., VM],
+    owner: User,
+    team: Team,
+    admin: User,
+) -> None:
+    """What it is built of comes from its definition, so that defining it again changes nothing."""
+    vm = make_vm(owner, team)
+    vm.firmware = "secureboot"
+    vm.hardware = {"tpm": True, "cpu_mode": "custom", "cpu_model": "EPYC", "watchdog": "reset"}
+    vm.hardware |= {"sockets": 1, "cores": vm.vcpus, "threads": 1, "rng": False, "video": "vga"}
+    vm.autostart = True
+    vm.save()
+    vm.disks.update(bus="scsi", target="sdg", cache="none", io="native")
+    before = domain_spec(vm)
+    volume = vm.disks.get().volume
+    fake.create_volume(VolumeSpec(pool="default", name=volume, capacity_bytes=10 << 30))
+    fake.define(before)
+    facts = fake.domain(vm.uuid)
+    vm.delete()
+    how = adoption.built(facts, fake)
+    adoption.note_stranger(host, facts, adoption.disk_sizes(facts, fake), how)
+    again = adoption.adopt(Untracked.objects.get(), actor=admin)
+    assert presentation.of(again, admin).built == knobs_of(again)
+    after = domain_spec(again)
+    for name in (f.name for f in dataclasses.fields(DomainSpec)):
+        if name not in ("cdroms", "os_id", "description"):
+            assert getattr(after, name) == getattr(before, name), name

@@ -111,7 +111,7 @@ class HardwareOut(Schema):
     pending: dict[str, Any]  # what waits for the next start
     boot_order: list[str]
     autostart: bool
-    built: BuiltOut | None = Field(description="null: adopted, so its XML alone tells")
+    built: BuiltOut | None = Field(description="null: adopted before its XML was read for it")
     disks: list[DiskOut]
     nics: list[NicOut]
     # null when it can be changed now, else why not

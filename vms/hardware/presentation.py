@@ -40,6 +40,12 @@ class HardwareView:
         )
 
 
+def _is_known(vm: VM) -> bool:
+    """Not of one that was adopted before its definition was read for it."""
+    adopted = vm.events.filter(kind="adopted").order_by("-id").first()
+    return adopted is None or bool(adopted.params.get("built"))
+
+
 def of(vm: VM, user: User) -> HardwareView:
     active = active_job(vm)
     able = policy.can(user, Action.EDIT, vm)
@@ -63,6 +69,6 @@ def of(vm: VM, user: User) -> HardwareView:
         pending_memory_mib=vm.pending.get("memory_mib"),
         pending_boot="boot_order" in vm.pending,
         boot=rules.boot_order(vm),
-        built=None if vm.events.filter(kind="adopted").exists() else knobs_of(vm),
+        built=knobs_of(vm) if _is_known(vm) else None,
         os_id=vm.os_id or (vm.image.os_id if vm.image else ""),
     )

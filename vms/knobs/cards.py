@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from hosts.models import Untracked
 from vms.knobs.gather import Settling
 from vms.knobs.plan import CardPlan
 from vms.knobs.recommend import Recommended
@@ -55,9 +56,14 @@ def _check_mac(settling: Settling, name: str, mac: str, *, many: bool) -> None:
     first = int(mac[:2], 16) if MAC.fullmatch(mac) else TAP_BYTE
     if first & 3 != LOCAL_UNICAST or first == TAP_BYTE:
         problems.add(name, "vm.mac_wrong", given=mac[:20])
-    elif (
-        mac in settling.taken_macs
-        or Nic.objects.filter(mac=mac, vm__deleted_at__isnull=True).exists()
-    ):
+    elif mac in settling.taken_macs or _is_somebodys(mac):
         problems.add(name, "vm.mac_taken", mac=mac)
     settling.taken_macs.add(mac)
+
+
+def _is_somebodys(mac: str) -> bool:
+    """A machine's, or a domain's that a host has and no machine is."""
+    if Nic.objects.filter(mac=mac, vm__deleted_at__isnull=True).exists():
+        return True
+    strangers = Untracked.objects.filter(kind=Untracked.Kind.DOMAIN).values_list("facts", flat=True)
+    return any(nic["mac"] == mac for facts in strangers for nic in facts.get("nics", ()))
