@@ -22,6 +22,8 @@ POOL = "/var/lib/libvirt/images"
 WATCHDOG = "0x8086 0x25ab"  # Intel's 6300ESB: the cloud kernel has no driver for it
 # UEFI's variable SecureBoot: four bytes of attributes, and its value.
 SECURE = "od -An -tu1 /sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+# In the last part of its variables' file, which it uses only while it writes.
+WORD, SPARE = "what-uefi-remembers", 500_000
 PCI = "cd /sys/bus/pci/devices && for d in *; do echo $(cat $d/vendor $d/device); done"
 
 
@@ -239,19 +241,55 @@ def test_the_guest_has_what_was_asked_for(site: Site, name: str) -> None:
     assert said(old, "ls -d /sys/class/tpm/tpm0 2>/dev/null") == ""
     assert "virtio_rng" not in said(old, "cat /sys/class/misc/hw_random/rng_available")
 
-    # What its firmware remembers goes with a clone, and goes with the machine.
+    # What its firmware remembers goes with copies, comes back, and goes with the machine.
     done(site, site.stack.api("POST", f"/vms/{old.uuid}/force-off"))
+    mark = f"printf {WORD} | dd of={nvram(old)} bs=1 seek={SPARE} conv=notrunc"
+    site.lab.exec(old.host, "sh", "-c", mark)
     wanted = {"name": f"{name}-clone", "copy": "linked", "start": False}
     answer = done(site, site.stack.api("POST", f"/vms/{old.uuid}/clone", wanted))
     clone = site.guest(answer["vm"]["uuid"])
     assert site.lab.exec(clone.host, "cmp", nvram(old), nvram(clone), check=False).returncode == 0
     done(site, site.stack.api("POST", f"/vms/{clone.uuid}/start"))
+    copies = [clone, *kept_and_made_again(site, old, name)]
     clone.wait_ssh(timeout_s=BOOT_S)
-    for guest in (new, old, clone):
+    for guest in (new, old, *copies):
         host = guest.host
         done(site, site.stack.delete(guest.uuid))
         held = site.lab.exec(host, "find", "/var/lib/libvirt", "-name", f"*{guest.uuid}*").stdout
         assert held.strip() == ""
+
+
+def kept_and_made_again(site: Site, old: Guest, name: str) -> list[Guest]:
+    """Machines from a backup and from a template of it, with its variables; itself, ruined and
+    restored. Nothing of the backup and the template stays."""
+    stack = site.stack
+    done(site, stack.api("POST", f"/vms/{old.uuid}/backups", {}))
+    (kept,) = stack.api("GET", f"/vms/{old.uuid}/backups")["items"]
+    assert kept["nvram"] in site.lab.exec(old.host, "sha256sum", nvram(old)).stdout.split()
+    wanted = {"name": f"{name}-restored"}
+    answer = done(site, stack.api("POST", f"/vms/{old.uuid}/backups/1/restore", wanted))
+    restored = site.guest(answer["vm"])
+    kept = done(site, stack.api("POST", f"/vms/{old.uuid}/template", {"name": name}))["template"]
+    answer = stack.create(
+        name=f"{name}-child",
+        team=TEAM,
+        ssh_keys=[site.public_key],
+        image=kept["versions"][0]["image"],
+        memory_mib=256,
+        start=False,
+    )
+    child = site.guest(done(site, answer)["vm"]["uuid"])
+    ruin = ["dd", "if=/dev/zero", f"of={nvram(old)}", "bs=4k", "count=8", "conv=notrunc"]
+    site.lab.exec(old.host, *ruin)
+    done(site, stack.api("POST", f"/vms/{old.uuid}/backups/1/restore", {}))
+    for guest in (old, restored, child):
+        assert site.lab.exec(guest.host, "grep", "-c", "-a", WORD, nvram(guest)).stdout.strip()
+        compared = site.lab.exec(guest.host, "cmp", nvram(old), nvram(guest), check=False)
+        assert compared.returncode == 0, (guest.uuid, compared.stdout)
+    done(site, stack.api("DELETE", f"/vms/{old.uuid}/backups/1"))
+    done(site, stack.delete(child.uuid))
+    done(site, stack.api("DELETE", f"/templates/{kept['id']}/versions/1"))
+    return [restored]
 
 
 def test_an_empty_machine_boots_over_the_network(site: Site, boots: str, name: str) -> None:
