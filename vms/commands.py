@@ -30,7 +30,7 @@ PASSWORD_PLACE = "@PASSWORD_HASH@"  # noqa: S105 - where the hash goes
 _VERBS = {
     "start": "start",
     "start_paused": "start --paused",
-    "save": "managedsave",
+    "save": "managedsave --running",
     "discard_saved": "managedsave-remove",
     "nmi": "inject-nmi",
     "shutdown": "shutdown",

@@ -165,7 +165,7 @@ messages.register(
             ),
             saved=_(
                 "The machine %(machine)s was suspended and nobody uses it: its memory is saved, "
-                "and it is off. Start and resume it when you need it: it goes on where it was."
+                "and it is off. Start it when you need it: it goes on where it was."
             ),
         ),
         "notice.lease.idle_not_saved": _(

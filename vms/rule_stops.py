@@ -1,8 +1,8 @@
 """The job steps that stop a machine because a rule says so: its time is over, or nobody uses it.
 
 The guest is asked first and has a while to shut down; then, or where its host cannot even ask it,
-it is switched off. A suspended one is not lost: its memory is saved, and it is suspended again at
-its next start. Whoever extends its time meanwhile keeps a machine that has not been asked yet.
+it is switched off. A suspended one is not lost: its memory is saved, and it goes on at its
+next start. Whoever extends its time meanwhile keeps a machine that has not been asked yet.
 """
 
 from __future__ import annotations

@@ -94,7 +94,8 @@ class Hypervisor(Protocol):
 
     def save(self, uuid: UUID, progress: Progress) -> None:
         """Managed save: its memory goes to a file of libvirt's, it is off, and the next start goes
-        on from there. ``progress`` is called with (0, 0) meanwhile. WrongState when it is off."""
+        on from there, running, also of one that was suspended. ``progress`` is called with (0, 0)
+        meanwhile. WrongState when it is off."""
         ...
 
     def discard_saved(self, uuid: UUID) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from tests.e2e.guests import Guest
-from tests.e2e.site import Site
+from tests.e2e.site import TEAM, Site
 
 pytestmark = [pytest.mark.lab, pytest.mark.browser, pytest.mark.timeout(600)]
 
@@ -23,6 +23,16 @@ from vms.tasks import lease_rounds
 past = {{name: timezone.now() - timedelta(days=days) for name, days in {moved!r}.items()}}
 VM.objects.filter(uuid={uuid!r}).update(**past)
 lease_rounds.delay()
+"""
+
+
+# The guest was asked to shut down long ago.
+ASKED = """
+from jobs import services
+from jobs.models import Job
+job = Job.objects.get(vm__uuid={uuid!r}, kind="vm.end_lease")
+Job.objects.filter(pk=job.pk).update(data=job.data | {{"asked_at": "2026-01-01T00:00:00+00:00"}})
+services.wake(job_id=job.pk)
 """
 
 
@@ -105,3 +115,26 @@ def test_stopped_when_nobody_uses_it_and_at_its_end_and_restored(site: Site, gue
     start(site, guest)
     guest.wait_ssh(timeout_s=BOOT_S)
     assert guest.ssh("cat ~/proof").stdout.strip() == "kept"
+
+
+def test_one_that_ignores_the_power_button_is_switched_off_at_its_end(site: Site) -> None:
+    """Its disk is empty: there is only firmware, which hears nothing."""
+    name = f"deaf-{secrets.token_hex(3)}"
+    tomorrow = datetime.now(timezone.utc) + timedelta(days=1)
+    answer = site.stack.create(name=name, image=None, team=TEAM, ends_at=tomorrow.isoformat())
+    deaf = site.guest(answer["vm"]["uuid"])
+    deaf.wait_state("running", timeout_s=BOOT_S)
+    deaf.wait_free(timeout_s=BOOT_S)
+    after(site, deaf, ends_at=0.1)
+
+    def waits() -> bool:
+        task = deaf.facts()["task"]
+        return task is not None and (task["kind"], task["step"]) == ("vm.end_lease", "wait")
+
+    deaf.wait(waits, "it is asked, and waited for", timeout_s=STOP_S)
+    refused = site.stack.api("POST", f"/jobs/{deaf.facts()['task']['job']}/cancel", ok=False)
+    assert refused["code"] == "job.not_cancellable"
+    assert deaf.state_on_host() == "running"
+    site.manage("shell", "-v0", "-c", ASKED.format(uuid=deaf.uuid))
+    is_off(deaf)
+    assert told(site, deaf) == ["lease.over"]

@@ -22,7 +22,6 @@ from jobs import services as job_services
 from jobs.models import Job
 from tests.vms.conftest import run_to_end, run_until_parked
 from vms import (
-    at_host,
     lease_rules,
     leases,
     lifecycle,
@@ -351,7 +350,7 @@ def test_a_suspended_one_is_saved_with_its_memory(
     assert "memory is saved" in notifications.text(Notification.objects.latest("id"))
     leases.extend(suspended, actor=owner)
     run_to_end(lifecycle.request(suspended, "start", actor=owner))
-    assert fake.domain(suspended.uuid).state in at_host.ON
+    assert fake.domain(suspended.uuid).state is DomainState.RUNNING
 
 
 def test_one_that_cannot_be_saved_is_switched_off_after_three_days_and_told_of_before(

@@ -108,7 +108,10 @@ class DomainCalls(HardwareCalls):
                 raise
 
     def save(self, uuid: UUID, progress: Progress) -> None:
-        self._long(uuid, lambda dom: dom.managedSave(0), progress)
+        # However it was: a suspended one would come back suspended, with the reason of a domain
+        # that is just being started, and nobody could tell.
+        flags = libvirt.VIR_DOMAIN_SAVE_RUNNING
+        self._long(uuid, lambda dom: dom.managedSave(flags), progress)
 
     def discard_saved(self, uuid: UUID) -> None:
         def discard(dom: Any) -> None:
