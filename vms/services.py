@@ -44,7 +44,7 @@ def edit_vm(
         before, after = _apply(row, name, description, kept)
         if after:
             audit.record(actor, "vm.edit", row, before=before, after=after, team_id=team.pk)
-            timeline.record(row, "edited", actor=actor, what=", ".join(after))
+            timeline.record(row, "edited", actor=actor, what=timeline.changes(before, after))
             state.announce(row)
     return row
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
+from django.utils.text import Truncator
 
 from accounts import messages
 from vms.models import VM, VMEvent
@@ -15,6 +17,8 @@ from vms.models import VM, VMEvent
 if TYPE_CHECKING:
     from accounts.models import User
     from jobs.models import Job
+
+_WORD_MAX = 60  # of a description, which may be long
 
 _ICONS = {
     "state.running": "circle-play",
@@ -112,6 +116,21 @@ def entries(vm: VM, limit: int = 50, *, only: str = "") -> list[TimelineEntry]:
         )
         for row in rows
     ]
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """``vcpus 1 → 2, memory_mib 1024 → 2048``: the API's words, which no language changes."""
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return ", ".join(f"{name} {_word(before, name)} → {_word(after, name)}" for name in names)
+
+
+def _word(values: Mapping[str, Any], name: str) -> str:
+    value = values.get(name)
+    if isinstance(value, list):
+        value = " ".join(str(one) for one in value)
+    if value is None or value == "":
+        return "–"
+    return Truncator(" ".join(str(value).split())).chars(_WORD_MAX)
 
 
 def _filled(params: dict[str, Any]) -> dict[str, Any]:

@@ -21,9 +21,11 @@ from jobs.models import Job
 from tests.vms.conftest import run_to_end, run_until_parked, step_on, volumes
 from tests.vms.test_clone_machine import off
 from tests.vms.test_snapshots import taken
-from vms import state
+from vms import state, timeline
+from vms.backups import services as backups
 from vms.hardware import requests
 from vms.models import VM, Disk, Nic
+from vms.services import edit_vm
 from vms.snapshots import requests as snapshots
 
 Made = Callable[..., VM]
@@ -318,6 +320,29 @@ class TestTimeline:
         text = page.content.decode().split("timeline-title")[2]
         assert "vcpus 1 → 2" in text
         assert "Snapshot “before”" not in text
+
+    def test_what_is_changed_beside_its_hardware(
+        self, made: Made, owner: User, network: Network
+    ) -> None:
+        network.pxe_by_admin = True
+        network.save()
+        vm = fresh(off(made(), owner))
+        name = vm.name
+        edit_vm(vm, actor=owner, name="renamed", tags=["b"], description="one\ntwo " + "x" * 100)
+        backups.plan(vm, actor=owner, every_days=1, keep=3)
+        backups.plan(vm, actor=owner, every_days=1, keep=5)
+        backups.plan(vm, actor=owner, every_days=1, keep=5)
+        do(requests.set_boot_order(vm, actor=owner, devices=[vm.nics.get().mac, "vda"]))
+        told = [one.text for one in timeline.entries(vm, only="settings")]
+        edited = told.pop()
+        assert f"name {name} → renamed" in edited
+        assert "description – → one two xx" in edited
+        assert len(edited) < 200
+        assert told.pop() == (
+            "Changed: every_days – → 1, keep – → 3, keep_daily – → 0, keep_weekly – → 0"
+        )
+        assert told.pop() == "Changed: keep 3 → 5"
+        assert told == [f"Changed: devices vda → {vm.nics.get().mac} vda"]
 
 
 class TestPageAndApi:

@@ -325,6 +325,8 @@ def plan(
             after=wanted if made else {},
             team_id=row.team_id,
         )
+        if what := timeline.changes(was, wanted if made else {}):
+            timeline.record(row, "edited", actor=actor, what=what)
         state.announce(row)
     return made
 

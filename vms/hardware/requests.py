@@ -87,8 +87,8 @@ def set_boot_order(vm: VM, *, actor: User, devices: list[str]) -> Job:
             raise Invalid("hardware.boot_unknown", fields={"devices": "hardware.boot_unknown"})
         if not set(devices) <= set(rules.offered_to_boot(row)):
             raise Invalid("hardware.boot_no_pxe", fields={"devices": "hardware.boot_no_pxe"})
-        after = {"devices": devices}
-        return _enqueue(BOOT, row, actor, before={}, after=after, params=after)
+        before, after = {"devices": rules.boot_order(row)}, {"devices": devices}
+        return _enqueue(BOOT, row, actor, before=before, after=after, params=after)
 
 
 def set_autostart(vm: VM, *, actor: User, autostart: bool) -> Job:

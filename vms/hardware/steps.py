@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.db import transaction
 from django.utils import timezone
@@ -158,21 +158,8 @@ def succeeded(job: Job) -> None:
     _end(job)
     power.succeeded(job)
     if job.vm is not None and job.kind != "vm.restart":
-        what = _told(job.params["before"], job.params["after"])
+        what = timeline.changes(job.params["before"], job.params["after"])
         timeline.record(job.vm, "hardware.changed", actor=job.actor, job=job, what=what)
-
-
-def _told(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """``vcpus 1 → 2, memory_mib 1024 → 2048``: the API's words, which no language changes."""
-    names = [name for name in (before | after) if before.get(name) != after.get(name)]
-    return ", ".join(f"{name} {_word(before, name)} → {_word(after, name)}" for name in names)
-
-
-def _word(values: dict[str, Any], name: str) -> str:
-    value = values.get(name)
-    if isinstance(value, list):
-        return " ".join(str(one) for one in value)
-    return "–" if value is None else str(value)
 
 
 def failed(job: Job) -> None:
