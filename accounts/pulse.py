@@ -12,7 +12,7 @@ from django.core.cache import cache
 
 KEPT_S = 3600
 FRESH_S = 60  # the reconciler comes every 15 s, the watcher more often
-PROCESSES = ("worker", "beat", "watch")
+PROCESSES = ("worker", "beat", "watch", "ports")
 
 
 def beat(process: str) -> None:

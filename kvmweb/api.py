@@ -27,6 +27,7 @@ from vms.images.api import router as images_router
 from vms.lease_api import router as leases_router
 from vms.machine_templates.api import router as templates_router
 from vms.moving.api import router as moving_router
+from vms.ports.api import router as ports_router
 from vms.snapshots.api import router as snapshots_router
 
 DESCRIPTION = """\
@@ -66,6 +67,7 @@ for _router in (
     leases_router,
     guest_router,
     moving_router,
+    ports_router,
 ):
     api.add_router("", _router)
 

@@ -139,12 +139,15 @@ def _programs() -> dict[str, Callable[[], object]]:
             loglevel="WARNING", pidfile=None, schedule=settings.CELERY_BEAT_SCHEDULE_FILENAME
         ).run()
 
-    return {
+    programs: dict[str, Callable[[], object]] = {
         "worker of quick jobs": partial(work, "quick"),
         "worker of bulk jobs": partial(work, "bulk"),
         "beat": tell_the_time,
         "watcher": partial(call_command, "watchhosts"),
     }
+    if settings.PUBLISH_PORTS:
+        programs["publisher of ports"] = partial(call_command, "publishports")
+    return programs
 
 
 def _start(name: str, program: Callable[[], object]) -> ForkProcess:

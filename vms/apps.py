@@ -18,6 +18,7 @@ class VmsConfig(AppConfig):
         )
         from vms.consoles import messages as console_messages  # noqa: F401
         from vms.consoles.serial import asciicast
+        from vms.ports import messages as port_messages  # noqa: F401
         from vms.provisioning import outcome
 
         jobs.register()

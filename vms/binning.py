@@ -17,7 +17,7 @@ from accounts.models import Resource
 from hosts.virt.errors import NoSuchDomain
 from vms import at_host, power, state, timeline
 from vms.deletion import patiently
-from vms.models import VM, MachineRules
+from vms.models import VM, MachineRules, PublishedPort
 from vms.provisioning.domain import domain_spec
 from vms.provisioning.steps import switch_off
 
@@ -64,6 +64,7 @@ def put_in(job: Job) -> None:
     now = timezone.now()
     until = now + timedelta(days=MachineRules.current().bin_days)
     quotas.release(vm, GIVEN_BACK)
+    PublishedPort.objects.filter(vm=vm).delete()
     VM.objects.filter(pk=vm.pk).update(
         binned_at=now,
         bin_until=until,

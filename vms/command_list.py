@@ -14,6 +14,7 @@ from vms import commands, discs, flattening, keys
 from vms.commands import POOL_PATH, URI
 from vms.models import VM
 from vms.moving import requests as moving
+from vms.ports import rules as ports
 from vms.presentation import verb_label
 from vms.state import ON
 from vms.verbs import Verb
@@ -60,6 +61,7 @@ def of(vm: VM, user: User) -> list[ShownCommand]:
             commands.show_setting(vm, "nic-add", network=nic.network if nic else "default"),
         ),
         ("cable", _("Unplug cable"), _cable(vm, nic.mac) if nic else []),
+        ("port", _("Publish port"), commands.show_port(vm, 22) if ports.is_on() else []),
         ("autostart", _("Autostart"), _virsh(vm, "autostart")),
         ("rename", _("Rename"), _virsh(vm, "domrename", example)),
         ("description", _("Description"), _virsh(vm, "desc", "--config", vm.description)),

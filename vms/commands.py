@@ -217,6 +217,21 @@ def show_snapshot(vm: VM, word: str, name: str, *, memory: bool = False) -> list
     return [f"{virsh} snapshot-delete {domain} {snapshot}"]
 
 
+def show_port(vm: VM, port: int) -> list[str]:
+    """What a published port is, by hand; nothing while the machine has no address."""
+    addresses = [
+        address for nic in vm.nics.all() for address in nic.addresses if ":" not in address
+    ]
+    if not addresses:
+        return []
+    host, goal = vm.host, f"{addresses[0]}:{port}"
+    if host is not None and host.transport == "ssh":
+        at = f"{host.username}@{host.address}" if host.username else host.address
+        number = ["-p", str(host.port)] if host.port else []
+        return [shlex.join(["ssh", *number, "-N", "-L", f"20000:{goal}", at])]
+    return [f"socat TCP-LISTEN:20000,fork,reuseaddr TCP:{goal}"]
+
+
 def _snapshot_of_running_disks(vm: VM, name: str) -> list[str]:
     """virsh takes no such snapshot; QEMU does, by its own name of the disk."""
     monitor = _join(["virsh", "-c", URI, "qemu-monitor-command"], shlex.quote(vm.domain_name))

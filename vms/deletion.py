@@ -20,7 +20,7 @@ from jobs.models import Job
 from jobs.registry import Park
 from vms import at_host, nvram, power, seriallog, state, timeline
 from vms.backups import steps as backup_steps
-from vms.models import VM, Nic
+from vms.models import VM, Nic, PublishedPort
 from vms.provisioning import installer
 from vms.provisioning.steps import delete_volume, switch_off
 from vms.state import ON, RUNNING_RESOURCES
@@ -99,6 +99,7 @@ def succeeded(job: Job) -> None:
         backup_steps.taken(job)
     quotas.release(vm)
     Nic.objects.filter(vm=vm).update(addresses=[])
+    PublishedPort.objects.filter(vm=vm).delete()
     VM.objects.filter(pk=vm.pk).update(
         deleted_at=timezone.now(), password_hash="", answers="", seed_volume="", fault_code=""
     )

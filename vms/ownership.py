@@ -26,7 +26,7 @@ from accounts.revocations import Revocation, announce_on_commit
 from jobs import services as job_services
 from vms import state, timeline
 from vms.backups import services as backups
-from vms.models import VM, VMQuerySet
+from vms.models import VM, PublishedPort, VMQuerySet
 
 OFFER_LIVES = timedelta(days=14)
 
@@ -248,6 +248,8 @@ def _write(row: VM, *, actor: User, owner: User, team: Team) -> None:
     state.announce(row)  # to those who lose it
     row.owner, row.team = owner, team
     row.save(update_fields=["owner", "team"])
+    # They move with it, closed: who has it now says whether they are open again.
+    PublishedPort.objects.filter(vm=row).update(opened_by=None)
     shares = list(MachineShare.objects.filter(machine=row.uuid))
     # A new owner says anew who has access; who owns it now needs no share.
     sharing.end([one for one in shares if was != owner or one.team_id == team.pk])

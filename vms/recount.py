@@ -24,7 +24,7 @@ from hosts.models import Host
 from hosts.virt.errors import VirtError
 from jobs.models import Job
 from vms import binning, recount_kept, state
-from vms.models import VM, Disk, Snapshot
+from vms.models import VM, Disk, PublishedPort, Snapshot
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -301,7 +301,14 @@ def _snapshots(ids: Iterable[int]) -> dict[int, int]:
     return dict(counts.values_list("vm", "count"))
 
 
+def _ports(ids: Iterable[int]) -> dict[int, int]:
+    rows = PublishedPort.objects.filter(vm__in=list(ids))
+    counts = rows.order_by().values("vm").annotate(count=Count("pk"))
+    return dict(counts.values_list("vm", "count"))
+
+
 register(Resource.SNAPSHOTS, _snapshots)
+register(Resource.PORTS, _ports)
 
 
 def forget_old() -> None:

@@ -40,6 +40,9 @@ _ICONS = {
     "outside.device_added": "plug",
     "outside.device_removed": "unplug",
     "owner": "user-cog",
+    "port.published": "globe",
+    "port.opened": "globe",
+    "port.closed": "circle-slash",
     "backup.taken": "archive",
     "backup.restored": "rotate-ccw",
     "template.made": "layers",
@@ -70,7 +73,7 @@ _ICONS = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "state": ("state.", "first_boot.", "moved"),
     "jobs": ("move.", "asked", "requested", "job.", "clone.", "template.", "binned", "taken_back"),
-    "settings": ("edited", "hardware.", "outside.", "owner", "lease."),
+    "settings": ("edited", "hardware.", "outside.", "owner", "lease.", "port."),
     "snapshots": ("snapshot.", "backup."),
     "consoles": ("console.",),
 }

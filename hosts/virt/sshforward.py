@@ -1,5 +1,5 @@
-"""Byte streams to unix sockets and loopback ports of a host behind SSH, without a thread and
-without a port of our own.
+"""Byte streams to unix sockets, loopback ports and guests of a host behind SSH, without a thread
+and without a port of our own.
 
 libvirt's own ``qemu+ssh`` carries no display. Here one SSH connection for each host and event loop
 carries them all (``direct-streamlocal@openssh.com``, ``direct-tcpip``): pinned to the same host
@@ -21,6 +21,7 @@ import asyncssh
 from hosts.virt import ssh, uri
 from hosts.virt.errors import HostUnreachable, Unsupported
 from hosts.virt.exposure import is_local
+from hosts.virt.parse import usable_address
 
 # What a stream may hold for a reader that does not read, here and under way.
 WINDOW_BYTES = 1 << 20
@@ -30,7 +31,7 @@ REFUSED = asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED
 LIBVIRT_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
 DISCARD_PORT = 9
 
-Place = str | tuple[str, int]  # a unix socket's path, or a loopback address and port
+Place = str | tuple[str, int]  # a unix socket's path, or an address and port
 
 
 class Forbidden(Unsupported):
@@ -73,6 +74,11 @@ class Stream:
             await self._writer.drain()
         except asyncssh.Error as error:
             raise ConnectionResetError(str(error)) from error
+
+    def end(self) -> None:
+        """No more is written; what comes from there is still read."""
+        if self._open:
+            self._writer.write_eof()
 
     def close(self) -> None:
         if self._open:
@@ -176,6 +182,15 @@ async def open_port(way: Way, address: str, port: int) -> Stream:
     out: a port is used again by the next machine. Errors as ``open_unix``."""
     if not is_local(address):
         raise Unsupported(f"not a loopback address: {address!r}")
+    return await _line(way).open((address, port))
+
+
+async def open_guest(way: Way, address: str, port: int) -> Stream:
+    """A stream to a guest of that host, at an address that the host has leased to it: never the
+    host's own loopback. Whether it is that guest the caller must find out. Errors as
+    ``open_unix``."""
+    if usable_address(address) != address:
+        raise Unsupported(f"not a guest's address: {address!r}")
     return await _line(way).open((address, port))
 
 

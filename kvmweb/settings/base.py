@@ -4,11 +4,13 @@ import hashlib
 import json
 import os
 import socket
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import environ
+from django.core.exceptions import ImproperlyConfigured
 
 env = environ.Env()
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
@@ -36,6 +38,20 @@ def _secret_key() -> str:
         with os.fdopen(fd, "w") as handle:
             handle.write(secrets.token_urlsafe(64))
         return path.read_text().strip()
+
+
+def _port_range(text: str) -> range:
+    """``20000-20999`` or one port; "": none."""
+    if not text.strip():
+        return range(0)
+    first, _dash, last = text.partition("-")
+    try:
+        ports = range(int(first), int(last or first) + 1)
+    except ValueError:
+        ports = range(0)
+    if not ports or ports[0] < 1 or ports[-1] > 65535:
+        raise ImproperlyConfigured(f"KVMWEB_PUBLISH_PORTS: {text!r} is no range like 20000-20999")
+    return ports
 
 
 SECRET_KEY = _secret_key()
@@ -330,6 +346,11 @@ SITE_MARK = env.str(
 # A machine does less than this on average over ten minutes: nobody uses it.
 IDLE_CPU_PERCENT = env.float("KVMWEB_IDLE_CPU_PERCENT", default=5.0)  # of all its vCPUs
 IDLE_SENT_BYTES_S = env.float("KVMWEB_IDLE_SENT_BYTES_S", default=512.0)
+# TCP ports of machines that people publish: where this site listens for them. "": it does not.
+PUBLISH_PORTS = _port_range(env.str("KVMWEB_PUBLISH_PORTS", default=""))
+PUBLISH_ADDRESS = str(ip_address(env.str("KVMWEB_PUBLISH_ADDRESS", default="127.0.0.1")))
+# What people type to reach it; "": the address, or this machine's name where that is all addresses.
+PUBLISH_NAME = env.str("KVMWEB_PUBLISH_NAME", default="")
 CONSOLE_CARRIER = env.str("KVMWEB_CONSOLE_CARRIER", default="asgi")  # asgi | websockify
 CONSOLE_TICKET_TTL_S = 30
 # Who sees a console's recording being made is told so. "owner": when the owner, a manager of the

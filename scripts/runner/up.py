@@ -243,7 +243,8 @@ def site_environment(options: argparse.Namespace) -> dict[str, str]:
         allowed = ["*"] if options.listen in EVERYWHERE else [*allowed, options.listen]
     ours = {
         "KVMWEB_CONSOLE_CARRIER": options.carrier,
-        "KVMWEB_READY_REQUIRES": "worker,beat,watch",
+        "KVMWEB_READY_REQUIRES": "worker,beat,watch"
+        + (",ports" if os.environ.get("KVMWEB_PUBLISH_PORTS") else ""),
         "KVMWEB_ALLOWED_HOSTS": ",".join(allowed),
     }
     theirs = {name: value for name, value in os.environ.items() if name.startswith("KVMWEB_")}

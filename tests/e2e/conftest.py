@@ -50,6 +50,7 @@ def site(
     settings = {
         "KVMWEB_SECRET_KEY": "e2e",  # its own mark on the domains of a shared lab
         "KVMWEB_GUEST_PATIENCE_S": str(GUEST_PATIENCE_S),
+        "KVMWEB_PUBLISH_PORTS": "20000-20099",  # who listens there is each test's own business
     }
     hosts = [(host.name, host.socket_path) for host in lab.hosts]
     with Stack(folder / "var", hosts=hosts, images=images, pages=True, settings=settings) as stack:

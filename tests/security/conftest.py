@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import transaction
 
 from tests.security import ways_in, ways_world
@@ -21,6 +22,7 @@ def world(django_db_setup: None, django_db_blocker: Any) -> Iterator[World]:
         with atomic, pytest.MonkeyPatch.context() as patch:
             # No page and no operation waits for a hypervisor: what changes there is a job.
             patch.setattr("hosts.connections.hypervisor", _asked)
+            patch.setattr(settings, "PUBLISH_PORTS", range(20000, 20100))
             yield ways_world.build()
             transaction.set_rollback(True)
 

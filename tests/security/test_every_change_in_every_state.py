@@ -132,6 +132,26 @@ CHANGES = {
         possible=WHOLE,
         offered=("?tab=snapshots&part=machine", "snapshots/?for=delete"),
     ),
+    "publish port": Change(
+        api=f"POST {_API}/ports",
+        page=f"{_PAGE}/ports/publish/",
+        machine="vm",
+        possible=tuple(one for one in STATES if one not in ("busy", "being made", "in the bin")),
+        offered=("?tab=hardware&part=machine", '/ports/">'),
+    ),
+    "open port again": Change(
+        api=f"POST {_API}/ports/{{port_id}}/open",
+        page=f"{_PAGE}/ports/{{port_id}}/open/",
+        machine="vm",
+        possible=STATES,
+    ),
+    "close port": Change(
+        api=f"DELETE {_API}/ports/{{port_id}}",
+        page=f"{_PAGE}/ports/{{port_id}}/close/",
+        machine="vm",
+        possible=STATES,
+        offered=("?tab=hardware&part=machine", "/ports/?port="),
+    ),
     "back up": Change(
         api=f"POST {_API}/backups",
         page=f"{_PAGE}/backups/take/",

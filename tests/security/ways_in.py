@@ -91,6 +91,7 @@ def defaults(w: World) -> dict[str, Any]:
         "version_id": w.version.pk,
         "number": 1,
         "snapshot_id": w.snapshot.pk,
+        "port_id": w.port.pk,
         "share_id": w.share.pk,
         "offer_id": w.offer.pk,
         "recording_id": w.recording.pk,
@@ -124,6 +125,7 @@ def examples(w: World) -> dict[str, Example]:
         **_of_settings(w),
         **_of_guests_and_discs(w),
         **_of_snapshots_and_templates(w),
+        **_of_ports(w),
         **_of_backups(w),
         **_of_consoles(w),
         **_of_access(w),
@@ -444,6 +446,13 @@ def _of_snapshots_and_templates(w: World) -> dict[str, Example]:
         "POST /machines/{uuid}/template/": E(at=off, body={"name": "fresh"}),
         "POST /api/v1/vms/{uuid}/template": E(at=off, body={"name": "fresh"}),
         "POST /api/v1/templates/{template_id}/current": E(body={"version": 1}),
+    }
+
+
+def _of_ports(_w: World) -> dict[str, Example]:
+    return {
+        "POST /machines/{uuid}/ports/publish/": E(body={"guest_port": 80}),
+        "POST /api/v1/vms/{uuid}/ports": E(body={"guest_port": 80}),
     }
 
 

@@ -40,6 +40,7 @@ from vms.models import (
     Image,
     ImageCopy,
     Nic,
+    PublishedPort,
     Snapshot,
     Template,
 )
@@ -348,6 +349,9 @@ def _of_machines(people: dict[str, User], team: Team, things: dict[str, Any]) ->
     (settings.RECORDINGS_DIR / f"{MARK}-vnc.bin").write_bytes(b"FBS 001.001\n")
     return {
         "snapshot": snapshot,
+        "port": PublishedPort.objects.create(
+            vm=things["vm"], guest_port=22, public_port=20001, opened_by=owner, note=MARK
+        ),
         "backup": backup,
         "template": template,
         "version": versions[0],

@@ -37,6 +37,7 @@ from vms.models.machines import (
     VMEvent,
     VMQuerySet,
 )
+from vms.models.ports import PublishedPort
 
 __all__ = [
     "VM",
@@ -65,6 +66,7 @@ __all__ = [
     "LeaseRule",
     "MachineRules",
     "Nic",
+    "PublishedPort",
     "Snapshot",
     "Tag",
     "Template",

@@ -18,7 +18,7 @@ from jobs.errors import CLEANUP_INCOMPLETE
 from jobs.models import Job
 from vms import knobs, state, timeline
 from vms.lease_rules import Rulebook
-from vms.models import VM, Backup, Image
+from vms.models import VM, Backup, Image, PublishedPort
 from vms.provisioning.request import write
 from vms.provisioning.validation import Problems, Wanted, usable_networks
 
@@ -67,6 +67,7 @@ def failed(job: Job) -> None:
         state.announce(vm)
         return
     quotas.release(vm)
+    PublishedPort.objects.filter(vm=vm).delete()
     VM.objects.filter(pk=vm.pk).update(
         deleted_at=timezone.now(), desired=VM.Desired.DELETED, seed_volume=""
     )

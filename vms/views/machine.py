@@ -37,6 +37,7 @@ from vms.guest import reading
 from vms.hardware import presentation as hardware
 from vms.hardware import rules
 from vms.models import VM, MachineRules
+from vms.ports import presentation as ports
 from vms.presentation import MachineView, StepView
 from vms.provisioning import network_choices
 from vms.snapshots import presentation as snapshots
@@ -104,6 +105,7 @@ def show(request: SignedInRequest, uuid: UUID) -> HttpResponse:
         if tab == "hardware":
             context["hardware"] = hardware.of(vm, request.user)
             context["networks"] = network_choices()
+            context["ports"] = ports.of(vm, request.user)
         if tab == "guest":
             reading.ask(vm)
             context["guest"] = guest.of(vm, request.user)
