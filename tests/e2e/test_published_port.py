@@ -65,7 +65,7 @@ asyncio.run(is_refused())
 def publishing(site: Site, host: str, folder: Path) -> Iterator[None]:
     """``manage.py publishports`` where the host's networks are."""
     note = folder / "pid"
-    run = f'echo $$ > {note}; exec "$0" manage.py publishports'
+    run = f'echo $$ > {note}; cd {ROOT}; exec "$0" manage.py publishports'
     argv = [str(LAB_COMMAND), "--dir", str(site.lab.folder), "exec", host, "--"]
     with (folder / "ports.log").open("wb") as log:
         started = subprocess.Popen(
