@@ -110,6 +110,21 @@ class _Line:
         except (asyncssh.ConnectionLost, asyncssh.DisconnectError) as error:
             raise HostUnreachable(str(error)) from error
 
+    async def run(self, command: str) -> str:
+        """What it says. HostUnreachable, Forbidden."""
+        connection, _ = await self._connected()
+        try:
+            done = await asyncio.wait_for(
+                connection.run(command, stdin=asyncssh.DEVNULL, check=True), ssh.CONNECT_TIMEOUT_S
+            )
+        except asyncio.TimeoutError as error:
+            raise HostUnreachable(f"{command}: no end within {ssh.CONNECT_TIMEOUT_S} s") from error
+        except (asyncssh.ProcessError, asyncssh.ChannelOpenError) as error:
+            raise Forbidden(f"{command}: {error}") from error
+        except asyncssh.Error as error:
+            raise HostUnreachable(str(error)) from error
+        return str(done.stdout)
+
     def give_back(self) -> None:
         self._streams -= 1
         if self._streams == 0:
@@ -192,6 +207,12 @@ async def open_guest(way: Way, address: str, port: int) -> Stream:
     if usable_address(address) != address:
         raise Unsupported(f"not a guest's address: {address!r}")
     return await _line(way).open((address, port))
+
+
+async def neighbours(way: Way) -> str:
+    """The host's table of neighbours, as ``/proc/net/arp`` has it (proc(5)); libvirt's own reading
+    of it fails on some versions ("wrong nlmsg len"). HostUnreachable, Forbidden."""
+    return await _line(way).run("cat /proc/net/arp")
 
 
 @dataclass(frozen=True, kw_only=True)

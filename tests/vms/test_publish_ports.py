@@ -314,21 +314,19 @@ def test_what_the_guest_says_is_not_asked(
     assert unplugged.value.code == "port.why.no_network"
 
 
-def test_the_neighbour_must_be_that_card(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_neighbour_must_be_that_card() -> None:
     head = "IP address       HW type     Flags       HW address            Mask     Device\n"
     place = targets.Place(address="192.168.122.5", mac=MAC, bridge="virbr0")
-    table = tmp_path / "arp"
-    monkeypatch.setattr(targets, "ARP", table)
     for flags, mac, device, fits in (
         ("0x2", MAC, "virbr0", True),
         ("0x2", MAC, "virbr1", False),
         ("0x2", "52:54:00:00:00:02", "virbr0", False),
         ("0x0", MAC, "virbr0", False),
     ):
-        table.write_text(f"{head}192.168.122.5    0x1   {flags}   {mac}     *        {device}\n")
-        assert targets._is_neighbour(place) is fits
-    table.write_text(head)
-    assert not targets._is_neighbour(place)
+        line = f"192.168.122.5    0x1   {flags}   {mac}     *        {device}\n"
+        assert targets.is_neighbour(place, head + line) is fits
+    for nothing in ("", head, head + "sh: not allowed\n"):
+        assert not targets.is_neighbour(place, nothing)
 
 
 def test_what_is_known_before(host: Host) -> None:

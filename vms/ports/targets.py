@@ -103,7 +103,7 @@ async def open_port(vm: VM, guest_port: int) -> End:
     try:
         place = await _in_thread(lambda: find(vm))
         if host.transport == Host.Transport.SSH:
-            return await _by_ssh(vm, host, place, guest_port)
+            return await _by_ssh(host, place, guest_port)
         return await _direct(place, guest_port)
     except NoWay:
         raise
@@ -189,7 +189,7 @@ async def _direct(place: Place, guest_port: int) -> End:
         loop = asyncio.get_running_loop()
         where = (place.address, guest_port)
         await asyncio.wait_for(loop.sock_connect(line, where), CONNECT_TIMEOUT_S)
-        if not _is_neighbour(place):
+        if not is_neighbour(place, ARP.read_text()):
             raise NoWay("port.why.not_its_own", place.address)
         reader, writer = await asyncio.open_connection(sock=line, limit=READ_BYTES)
     except BaseException:
@@ -198,23 +198,23 @@ async def _direct(place: Place, guest_port: int) -> End:
     return Direct(reader, writer)
 
 
-def _is_neighbour(place: Place) -> bool:
-    """``/proc/net/arp``: address, type, flags, MAC, mask, device (proc(5))."""
-    for line in ARP.read_text().splitlines()[1:]:
-        address, _kind, flags, mac, _mask, device = line.split()[:6]
+def is_neighbour(place: Place, table: str) -> bool:
+    """``table``: address, type, flags, MAC, mask, device, below a head (proc(5))."""
+    for line in table.splitlines()[1:]:
+        words = line.split()
+        if len(words) != 6:
+            continue
+        address, _kind, flags, mac, _mask, device = words
         if address == place.address and int(flags, 16) & COMPLETE:
             return (mac.lower(), device) == (place.mac, place.bridge)
     return False
 
 
-async def _by_ssh(vm: VM, host: Host, place: Place, guest_port: int) -> End:
+async def _by_ssh(host: Host, place: Place, guest_port: int) -> End:
     way = connections.ssh_way(host)
     stream = await sshforward.open_guest(way, place.address, guest_port)
     try:
-        known = await _in_thread(
-            lambda: connections.hypervisor(host).addresses(vm.uuid, source="arp")
-        )
-        if place.address not in known.get(place.mac, ()):
+        if not is_neighbour(place, await sshforward.neighbours(way)):
             raise NoWay("port.why.not_its_own", place.address)
     except BaseException:
         stream.close()
