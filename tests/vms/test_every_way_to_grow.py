@@ -19,7 +19,8 @@ from vms.backups import services as backups
 from vms.cloning import requests as cloning
 from vms.hardware import requests as hardware
 from vms.machine_templates import services as templates
-from vms.models import VM, Backup, Snapshot, Template
+from vms.models import VM, Backup, PublishedPort, Snapshot, Template
+from vms.ports import requests as ports
 from vms.snapshots import requests as snapshots
 
 Made = Callable[..., VM]
@@ -74,6 +75,7 @@ WAYS: dict[str, Callable[[World], Any]] = {
     "add disk": lambda w: hardware.add_disk(w.other, actor=w.owner, size_gib=1),
     "grow disk": lambda w: hardware.grow_disk(w.other.disks.get(), actor=w.owner, size_gib=50),
     "disk of a backup": lambda w: backups.attach(w.backup, actor=w.owner, to=w.other),
+    "published port": lambda w: ports.publish(w.on, actor=w.owner, guest_port=22),
     "snapshot": lambda w: snapshots.take(w.stopped, actor=w.owner, name="two"),
     "back and start": _revert,
     "start": lambda w: lifecycle.request(w.stopped, "start", actor=w.owner),
@@ -145,8 +147,15 @@ def short(impacts: list[quotas.Impact]) -> dict[str, int]:
 
 
 def test_none_slips_past(
-    made: Made, ask: Any, fake: FakeHypervisor, owner: User, team: Team, outsider: User
+    made: Made,
+    ask: Any,
+    fake: FakeHypervisor,
+    owner: User,
+    team: Team,
+    outsider: User,
+    settings: Any,
 ) -> None:
+    settings.PUBLISH_PORTS = range(20000, 20010)
     QuotaLimit.objects.filter(scope="site").update(hard=QuotaLimit.UNLIMITED)
     world = World(made, ask, owner, team, outsider)
     for resource, used in quotas.usage(team).items():
@@ -156,7 +165,13 @@ def test_none_slips_past(
 
     def written() -> list[Any]:
         held = Allocation.objects.order_by("pk").values_list("pk", "team", "amount", "state")
-        return [*held, VM.objects.count(), Job.objects.count(), Backup.objects.count()]
+        return [
+            *held,
+            VM.objects.count(),
+            Job.objects.count(),
+            Backup.objects.count(),
+            PublishedPort.objects.count(),
+        ]
 
     for name, way in WAYS.items():
         before = written()
