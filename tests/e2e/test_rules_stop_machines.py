@@ -25,7 +25,6 @@ VM.objects.filter(uuid={uuid!r}).update(**past)
 lease_rounds.delay()
 """
 
-
 # The guest was asked to shut down long ago.
 ASKED = """
 from jobs import services
@@ -54,10 +53,9 @@ def is_off(guest: Guest) -> None:
     guest.wait_idle(timeout_s=STOP_S)
 
 
-def start(site: Site, guest: Guest) -> None:
-    (job,) = site.stack.wait_final(site.stack.api("POST", f"/vms/{guest.uuid}/start"))
+def do(site: Site, guest: Guest, verb: str) -> None:
+    (job,) = site.stack.wait_final(site.stack.api("POST", f"/vms/{guest.uuid}/{verb}"))
     assert job["state"] == "succeeded", job
-    assert guest.state_on_host() == "running"
 
 
 @pytest.fixture
@@ -69,9 +67,11 @@ def guest(site: Site) -> Guest:
 def test_stopped_when_nobody_uses_it_and_at_its_end_and_restored(site: Site, guest: Guest) -> None:
     api = site.stack.api
     guest.wait_ssh(timeout_s=BOOT_S)
-    guest.ssh("echo kept > ~/proof && sync")
+    guest.ssh("echo kept > ~/proof && sync && echo in memory > /tmp/thought")
+    do(site, guest, "suspend")
+    assert guest.state_on_host() == "paused"
 
-    # Nobody uses it: told after seven days, stopped two days later.
+    # Nobody uses it: told after seven days, put away with its memory two days later.
     before = api("GET", "/leases/idle", user="admin")
     api("PUT", "/leases/idle", {"idle_days": 7, "idle_stop_days": 2}, user="admin")
     try:
@@ -81,16 +81,19 @@ def test_stopped_when_nobody_uses_it_and_at_its_end_and_restored(site: Site, gue
         after(site, guest, last_active_at=8, started_at=8)
         guest.wait(lambda: guest.facts()["idle_told_at"], "its owner is told", timeout_s=STOP_S)
         assert told(site, guest) == ["lease.idle"]
-        assert guest.state_on_host() == "running"
+        assert guest.state_on_host() == "paused"
         after(site, guest, last_active_at=11, started_at=11, idle_told_at=2.1)
         is_off(guest)
         assert told(site, guest) == ["lease.idle", "lease.idle_stopped"]
     finally:
         api("PUT", "/leases/idle", before, user="admin")
 
-    # Its end: stopped by a job, started no more.
-    start(site, guest)
+    # It goes on where it was. Its end: stopped by a job, started no more.
+    assert "Managed save:   yes" in guest.virsh("dominfo")
+    do(site, guest, "start")
+    assert guest.state_on_host() == "running"
     guest.wait_ssh(timeout_s=BOOT_S)
+    assert guest.ssh("cat /tmp/thought").stdout.strip() == "in memory"
     after(site, guest, ends_at=0.1)
     is_off(guest)
     assert told(site, guest)[2:] == ["lease.over"]
@@ -112,7 +115,8 @@ def test_stopped_when_nobody_uses_it_and_at_its_end_and_restored(site: Site, gue
     assert job["state"] == "succeeded", job
     next_week = datetime.now(timezone.utc) + timedelta(days=7)
     api("POST", f"/vms/{guest.uuid}/extend", {"until": next_week.isoformat()})
-    start(site, guest)
+    do(site, guest, "start")
+    assert guest.state_on_host() == "running"
     guest.wait_ssh(timeout_s=BOOT_S)
     assert guest.ssh("cat ~/proof").stdout.strip() == "kept"
 
