@@ -335,7 +335,7 @@ def _not_as_offered(
 
 def test_every_change_of_a_machine_is_here() -> None:
     """But for power (in its own matrix), consoles, and what is no change of the machine."""
-    time = ("/extend", "/time-requests", "/keep", "/guest/refresh")
+    time = ("/extend", "/time-requests", "/keep", "/guest/refresh", "/quota/check")
     apart = (*time, "/console", "/keys", "{share_id}", "DELETE /api/v1/vms/{uuid}/transfer")
     power = (*lifecycle.VERBS, *(verb.replace("_", "-") for verb in lifecycle.VERBS))
     ways = {way for way in WAYS if "/api/v1/vms/{uuid}" in way and not way.startswith("GET ")}
