@@ -305,3 +305,9 @@ def require(user: Person, action: Action, obj: Model | None = None) -> None:
     if seeing is None or not asked.can(seeing, obj):
         raise NotFound
     raise Forbidden("forbidden")
+
+
+def require_still(user: User, action: Action, obj: Model | None = None) -> None:
+    """``require`` for who was let in before they waited for a lock: the person is read again, for
+    they may have lost it, or been deactivated, meanwhile."""
+    require(User.objects.get(pk=user.pk), action, obj)

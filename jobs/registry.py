@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise
 
+    from accounts.policy import Action
     from jobs.context import JobContext
     from jobs.models import HostRow, Job
 
@@ -70,6 +71,9 @@ class JobKind:
     on_failure: Callable[[Job], None] | None = None  # also for cancelled
     # Makes the input of "try again": returns the new job. None: cannot be retried.
     retry: Callable[[Job], Job] | None = None
+    # What a person who asks for it must still be allowed to do with its machine when the job is
+    # written, after the locks. None: it is no machine's, or makes one.
+    needs: Action | None = None
     max_retries: int = 5  # of one step, after transient errors and lost workers
 
     def step(self, key: str) -> StepSpec | None:

@@ -37,12 +37,17 @@ def enqueue(
     idempotency_key: str | None = None,
     deadline: datetime | None = None,
     queue: str | None = None,
+    cleanup: bool = False,
 ) -> Job:
     """Write the job in the caller's transaction and send its hint on commit.
 
     The same ``idempotency_key`` gives the same job. ``Busy`` when the machine has an active job;
     one that only observes any more ends as succeeded and makes room. Without ``deadline`` the
     kind's counts from the first claim. ``queue`` overrides the kind's (a full copy is bulk work).
+
+    Call it after the locks: whether ``actor`` may do this with ``vm`` is asked again here, so that
+    who lost it while they waited is refused (NotFound, Forbidden). Not for a ``cleanup``, which
+    follows from an earlier job of theirs.
     """
     spec = registry.get(kind)
     with transaction.atomic():
@@ -51,6 +56,8 @@ def enqueue(
             if same is not None:
                 return _same(same, kind, actor)
         if vm is not None:
+            if actor is not None and spec.needs is not None and not cleanup:
+                policy.require_still(actor, spec.needs, vm)
             _make_room(vm)
         try:
             with transaction.atomic():

@@ -127,12 +127,13 @@ def retry_batch(request: HttpRequest, batch: str) -> tuple[int, dict[str, Any]]:
     return 202, {"jobs": [brief(job) for job in result.done], "refused": refused}
 
 
-@router.get("/bin", response=list[VMOut], summary="The recycle bin", by_alias=True)
-def list_bin(request: HttpRequest) -> list[dict[str, Any]]:
+@router.get("/bin", response=Page[VMOut], summary="The recycle bin", by_alias=True)
+def list_bin(request: HttpRequest, paging: Query[Paging]) -> dict[str, Any]:
     """Deleted machines, those that go for good first at the top."""
     user = _identity(request).user
-    views = presentation.machines(recycle_bin.contents(user), user)
-    return [machine_out(view) for view in views]
+    page = paginate(recycle_bin.rows(user), paging)
+    views = presentation.machines(page["items"], user)
+    return page | {"items": [machine_out(view) for view in views]}
 
 
 @router.post(

@@ -85,10 +85,10 @@ def set_rule(*, actor: User, idle_days: int, idle_stop_days: int) -> None:
             next(iter(wrong.values())), fields=wrong, idle_max=DAYS_MAX, stop_max=STOP_DAYS_MAX
         )
     with transaction.atomic():
-        rules = MachineRules.current()
+        rules = MachineRules.locked()
         before = {"idle_days": rules.idle_days, "idle_stop_days": rules.idle_stop_days}
         rules.idle_days, rules.idle_stop_days = idle_days, idle_stop_days
-        rules.save()
+        rules.save(update_fields=["idle_days", "idle_stop_days"])
         after = {"idle_days": idle_days, "idle_stop_days": idle_stop_days}
         audit.record(actor, "lease.set_idle", before=before, after=after)
         # An old word does not count for a new rule.

@@ -176,8 +176,8 @@ def _set_bin_days(days: int, actor: User) -> None:
             maximum=BIN_DAYS_MAX,
         )
     with transaction.atomic():
-        rules = MachineRules.current()
+        rules = MachineRules.locked()
         before, rules.lease_bin_days = rules.lease_bin_days, days
-        rules.save()
+        rules.save(update_fields=["lease_bin_days"])
         after = {"bin_days": days}
         audit.record(actor, "lease.set_rule", before={"bin_days": before}, after=after)

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from accounts import audit, policy, quotas
@@ -38,8 +39,12 @@ PURGES_AT_ONCE = 20
 
 def contents(user: User) -> list[VM]:
     """The deleted machines that ``user`` may see, those that go first at the top."""
-    seen = VM.objects.visible_to(user).in_bin().order_by("bin_until", "pk")
-    return list(queries.with_related(seen))
+    return list(rows(user))
+
+
+def rows(user: User) -> QuerySet[VM, VM]:
+    """``contents``, for a page of them."""
+    return queries.with_related(VM.objects.visible_to(user).in_bin().order_by("bin_until", "pk"))
 
 
 def restore(vm: VM, *, actor: User, name: str = "") -> Job:
@@ -132,9 +137,9 @@ def set_days(days: int, *, actor: User) -> None:
             "vm.bin.days", fields={"days": "vm.bin.days"}, minimum=DAYS_MIN, maximum=DAYS_MAX
         )
     with transaction.atomic():
-        rules = MachineRules.current()
+        rules = MachineRules.locked()
         before, rules.bin_days = rules.bin_days, days
-        rules.save()
+        rules.save(update_fields=["bin_days"])
         audit.record(actor, "site.bin_days", before={"days": before}, after={"days": days})
 
 

@@ -165,7 +165,7 @@ def test_backed_up_while_it_runs_and_restored(site: Site, name: str) -> None:
     answer = site.stack.api("DELETE", f"/vms/{guest.uuid}?force=true&purge=true&keep=vdb")
     (job,) = site.stack.wait_final(answer)
     assert job["state"] == "succeeded", job
-    kept = next(one for one in site.stack.api("GET", "/backups") if not one["has_system"])
+    kept = next(one for one in site.stack.api("GET", "/backups")["items"] if not one["has_system"])
     path = f"/vms/{guest.uuid}/backups/{kept['number']}/attach"
     (job,) = site.stack.wait_final(site.stack.api("POST", path, {"vm": heir.uuid}))
     assert job["state"] == "succeeded", job

@@ -386,7 +386,7 @@ class TestOfADeletedMachine:
         self, gone: VM, fake: FakeHypervisor, owner: User, team: Team, api: Callable[..., Any]
     ) -> None:
         assert quotas.usage(team)[Resource.BACKUPS_GIB] == 10
-        (listed,) = api(owner).get("/backups").json()
+        (listed,) = api(owner).get("/backups").json()["items"]
         assert (listed["vm"], listed["name"], listed["number"]) == (str(gone.uuid), "web-9", 1)
         path = f"/vms/{gone.uuid}/backups/1"
         assert api(owner).get(f"{path}/file").status_code == 200
@@ -400,7 +400,7 @@ class TestOfADeletedMachine:
         job = Job.objects.get(pk=api(owner).delete(path).json()["job"]["id"])
         run_to_end(job)
         assert quotas.usage(team)[Resource.BACKUPS_GIB] == 0
-        assert api(owner).get("/backups").json() == []
+        assert api(owner).get("/backups").json() == {"items": [], "count": 0}
         assert api(owner).get(f"/vms/{gone.uuid}/backups").status_code == 404
 
     def test_its_disk_is_kept_as_one(
@@ -477,8 +477,9 @@ class TestOfADeletedMachine:
         browser: Callable[[User], Client],
     ) -> None:
         path = f"/vms/{gone.uuid}/backups/1"
-        assert api(outsider).get("/backups").json() == []
-        assert len(api(teammate).get("/backups").json()) == 1
+        assert api(outsider).get("/backups").json() == {"items": [], "count": 0}
+        assert api(teammate).get("/backups").json()["count"] == 1
+        assert api(teammate).get("/backups?page=2").json() == {"items": [], "count": 1}
         for person, refused in ((outsider, 404), (teammate, 403)):
             assert api(person).get(f"{path}/file").status_code == refused
             assert api(person).post(f"{path}/restore", {"name": "x"}).status_code == refused

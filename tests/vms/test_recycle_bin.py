@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
@@ -19,7 +20,7 @@ from hosts.virt.spec import DomainState
 from jobs.models import Job
 from tests.vms.conftest import run_to_end, volumes
 from vms import lifecycle, presentation, queries, recycle_bin
-from vms.models import VM, Image
+from vms.models import VM, Image, MachineRules
 
 Made = Callable[..., VM]
 
@@ -236,8 +237,10 @@ class TestPages:
         assert Job.objects.latest("created_at").kind == "vm.delete"
 
     def test_api(self, binned: VM, owner: User, outsider: User, api: Callable[..., Any]) -> None:
-        assert [row["name"] for row in api(owner).get("/bin").json()] == [binned.name]
-        assert api(outsider).get("/bin").json() == []
+        listed = api(owner).get("/bin").json()
+        assert ([row["name"] for row in listed["items"]], listed["count"]) == ([binned.name], 1)
+        assert api(owner).get("/bin?page=2").json() == {"items": [], "count": 1}
+        assert api(outsider).get("/bin").json() == {"items": [], "count": 0}
         assert api(owner).get("/vms").json()["count"] == 0
         assert api(owner).get(f"/vms/{binned.uuid}").json()["bin_until"]
         answer = api(owner).post(f"/vms/{binned.uuid}/take-back", {})
@@ -257,3 +260,20 @@ def test_the_bin_asks_no_query_for_each_machine(
         make_vm(owner, team, observed="shutoff", binned_at=now, bin_until=now)
     with django_assert_max_num_queries(34):
         browser(owner).get("/machines/bin/")
+
+
+def test_two_admins_who_set_rules_at_once_keep_both(admin: User) -> None:
+    recycle_bin.set_days(9, actor=admin)
+    other = MachineRules.objects.all()
+
+    def between(execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.startswith(f'UPDATE "{MachineRules._meta.db_table}"') and '"bin_days"' in sql:
+            with connection.cursor() as cursor:  # another admin, since this one read the row
+                cursor.connection.execute("UPDATE vms_machinerules SET lease_bin_days = 3")
+        return execute(sql, *rest)
+
+    assert other.get().lease_bin_days != 3
+    with connection.execute_wrapper(between):
+        recycle_bin.set_days(20, actor=admin)
+    row = other.get()
+    assert (row.bin_days, row.lease_bin_days) == (20, 3)

@@ -8,10 +8,10 @@ from uuid import UUID
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from ninja import Field, Router, Schema
+from ninja import Field, Query, Router, Schema
 from pydantic import ConfigDict
 
-from accounts.apiauth import idempotent, let_in, user_auth
+from accounts.apiauth import Page, Paging, idempotent, let_in, paginate, user_auth
 from accounts.models import User
 from jobs.api import JobBrief, brief
 from vms import queries
@@ -104,14 +104,16 @@ class JobOut(Schema):
     job: JobBrief
 
 
-@router.get("/backups", response=list[OutlivingOut], summary="Backups of deleted machines")
-def list_outliving(request: HttpRequest) -> list[dict[str, Any]]:
+@router.get("/backups", response=Page[OutlivingOut], summary="Backups of deleted machines")
+def list_outliving(request: HttpRequest, paging: Query[Paging]) -> dict[str, Any]:
     """They stay when a machine is deleted for good, and are restored, downloaded and deleted by
     its UUID as before."""
-    return [
+    page = paginate(services.files_with(services.outliving_rows(_user(request))), paging)
+    items = [
         _shown(row) | {"vm": row.vm.uuid, "name": row.vm.name, "team": row.vm.team.name}
-        for row in services.outliving(_user(request))
+        for row in page["items"]
     ]
+    return page | {"items": items}
 
 
 @router.get("/vms/{uuid}/backups", response=BackupsOut, summary="Its backups and their plan")

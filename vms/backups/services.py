@@ -219,7 +219,12 @@ def attachable(backup: Backup, user: User) -> list[VM]:
 
 def with_files(rows: QuerySet[Backup, Backup]) -> list[Backup]:
     """With all that lists show, by a bounded number of queries."""
-    return list(rows.prefetch_related("more__image", "image__copies__pool"))
+    return list(files_with(rows))
+
+
+def files_with(rows: QuerySet[Backup, Backup]) -> QuerySet[Backup, Backup]:
+    """``with_files``, for a page of them."""
+    return rows.prefetch_related("more__image", "image__copies__pool")
 
 
 def place_name(backup: Backup) -> str:
@@ -338,7 +343,7 @@ def machine(user: User, uuid: UUID | str) -> VM:
     try:
         return queries.one(user, uuid)
     except NotFound:
-        kept = _outliving(user).filter(vm__uuid=queries.as_uuid(uuid)).first()
+        kept = outliving_rows(user).filter(vm__uuid=queries.as_uuid(uuid)).first()
         if kept is None:
             raise
         return kept.vm
@@ -347,10 +352,10 @@ def machine(user: User, uuid: UUID | str) -> VM:
 def outliving(user: User) -> list[Backup]:
     """Backups of machines that were deleted for good, the newest first, of those that ``user``
     could see."""
-    return with_files(_outliving(user))
+    return with_files(outliving_rows(user))
 
 
-def _outliving(user: User) -> QuerySet[Backup, Backup]:
+def outliving_rows(user: User) -> QuerySet[Backup, Backup]:
     rows = Backup.objects.filter(vm__deleted_at__isnull=False)
     if not user.is_admin:
         teams = user.memberships.values("team")

@@ -66,6 +66,7 @@ def request_clone(
         # In the order of ids: two clones between two teams must not wait for each other.
         for team_id in sorted({source.team_id, paying.pk}):
             quotas.lock_team(team_id)
+        policy.require_still(actor, Action.TEAM_CREATE_VM, paying)
         row = VM.objects.alive().select_for_update(of=("self",)).filter(pk=source.pk).first()
         if row is None:
             raise Conflict("vm.why.deleted", name=source.name)

@@ -33,6 +33,14 @@ class MachineRules(models.Model):
     def current(cls) -> MachineRules:
         return cls.objects.first() or cls()
 
+    @classmethod
+    def locked(cls) -> MachineRules:
+        """The row to change, in the caller's transaction; whoever changes it too waits, and then
+        reads what was written. Save with ``update_fields``."""
+        if not cls.objects.exists():
+            cls.objects.get_or_create(pk=1)  # two who are first make one row
+        return cls.objects.select_for_update().order_by("pk")[0]
+
 
 class LeaseRule(models.Model):
     """How long machines last: the site's rule (neither team nor flavor), a team's or a size's."""

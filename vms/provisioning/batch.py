@@ -128,6 +128,7 @@ def _write_all(
         if earlier.digest != digest:
             raise Conflict("api.idempotency_key_reused")
         return earlier
+    policy.require_still(wanted.actor, Action.TEAM_CREATE_VM, wanted.team)
     _check_names(wanted.team, names)
     batch = Batch.objects.create(
         prefix=prefix,

@@ -63,7 +63,7 @@ def failed(job: Job) -> None:
     if job.warning_code == CLEANUP_INCOMPLETE:
         VM.objects.filter(pk=vm.pk).update(desired=VM.Desired.DELETED)
         quotas.releasing(vm)
-        job_services.enqueue("vm.delete", actor=job.actor, vm=vm, target_name=vm.name)
+        job_services.enqueue("vm.delete", actor=job.actor, vm=vm, target_name=vm.name, cleanup=True)
         state.announce(vm)
         return
     quotas.release(vm)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import IntegrityError, transaction
 
-from accounts import audit, quotas
+from accounts import audit, policy, quotas
 from accounts.errors import Conflict, Invalid
 from accounts.models import Resource, Team
+from accounts.policy import Action
 from hosts.models import Network
 from jobs import services as job_services
 from jobs.models import Job
@@ -127,6 +128,7 @@ def write(wanted: Wanted, *, idempotency_key: str | None, digest: str) -> tuple[
     quotas.lock_team(wanted.team)
     if idempotency_key and (earlier := _earlier(idempotency_key, digest)):
         return earlier  # a twin of this request was quicker
+    policy.require_still(wanted.actor, Action.TEAM_CREATE_VM, wanted.team)
     if code := name_problem(wanted.team, wanted.name):
         raise Invalid("vm.invalid", fields={"name": code}, name=wanted.name, team=wanted.team.name)
     for image in (wanted.image, *wanted.hardware.discs):
