@@ -22,6 +22,7 @@ def finish(
     """Make ``job`` final; False if its attempt or state has moved on. What the kind's callback
     raises leaves everything as it was."""
     with transaction.atomic():
+        lock_machine(job)
         row = Job.objects.active().filter(only_if or Q(), pk=job.pk, attempt=job.attempt)
         if not row.update(
             state=state,
@@ -44,3 +45,11 @@ def finish(
                 after(over)
         live.publish_job(over)
     return True
+
+
+def lock_machine(job: Job) -> None:
+    """Before the job's own row, as whoever acts on a machine holds it when they look at its job:
+    the kind's callback writes the machine."""
+    if job.vm_id is not None:
+        whose = Job.objects.select_related("vm").filter(pk=job.pk, vm__isnull=False)
+        whose.select_for_update(of=("vm",), no_key=True).first()

@@ -97,6 +97,7 @@ def cancel(job: Job, *, actor: User | None) -> None:
         policy.require(actor, Action.JOB_CANCEL, job)
     kind = registry.find(job.kind)
     with transaction.atomic():
+        endings.lock_machine(job)
         job = Job.objects.select_for_update(of=("self",)).get(pk=job.pk)
         if job.is_over:
             raise Conflict("job.already_over")

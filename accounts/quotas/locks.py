@@ -1,4 +1,9 @@
-"""Whoever takes quota, or changes what may be taken, holds the team's row."""
+"""Whoever takes quota, or changes what may be taken, holds the team's row.
+
+Rows are locked in the order team, machine, job. The lock lets others point at the team meanwhile
+(``NO KEY``): an allocation that a host's word writes, with the machine held, does not wait for who
+grows in the team and waits for that machine.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ from accounts.models import Team
 # Raw: all who grow in the team wait while this is built and its answer read. On SQLite the writing
 # transaction is the lock.
 _SELECT = f"SELECT id FROM {Team._meta.db_table} WHERE id = %s"  # noqa: S608 - our own table
-_LOCK_SQL = {"postgresql": f"{_SELECT} FOR UPDATE", "sqlite": _SELECT}
+_LOCK_SQL = {"postgresql": f"{_SELECT} FOR NO KEY UPDATE", "sqlite": _SELECT}
 
 
 def lock_team(team: Team | int) -> Team:
@@ -17,7 +22,7 @@ def lock_team(team: Team | int) -> Team:
     unique in it."""
     must_be_atomic()
     pk = team.pk if isinstance(team, Team) else team
-    return Team.objects.select_for_update().get(pk=pk)
+    return Team.objects.select_for_update(no_key=True).get(pk=pk)
 
 
 def lock_teams(*teams: int) -> None:
