@@ -11,7 +11,7 @@ from tests.faults.conftest import LEASE_S, Drill
 
 pytestmark = [pytest.mark.lab, pytest.mark.broker, pytest.mark.timeout(900)]
 
-# Between them they come through every step, but for the one that only a template's machines with UEFI
+# Between them they come through every step but the one that only a template's machines with UEFI
 # have (vms/test_nvram_and_tpm.py).
 NOT_THEIRS = ("nvram",)
 SECOND_DISK = {"disks": [{"size_gib": 1}]}
