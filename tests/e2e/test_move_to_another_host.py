@@ -20,7 +20,7 @@ MOVE_S = 180
 SETTLE_S = 60
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def guest(site: Site) -> Guest:
     """Linked: what it stands on is brought to the other host first."""
     made = site.create(f"mover-{uuid4().hex[:4]}")
@@ -49,7 +49,7 @@ def files_on(site: Site, host: str, guest: Guest) -> str:
 
 def is_whole_on(site: Site, host: str, guest: Guest) -> None:
     left = next(one.name for one in site.lab.hosts if one.name != host)
-    site.stack.wait(lambda: guest.host == host, f"it is on {host}", timeout_s=SETTLE_S)
+    site.stack.wait(lambda: guest.host == host, f"it is on {host}", timeout_s=MOVE_S)
     assert knows(site, host, guest)
     assert f"kvmweb-{guest.uuid}-vda.qcow2" in files_on(site, host, guest)
     assert not knows(site, left, guest)
@@ -66,9 +66,16 @@ def move(site: Site, guest: Guest, host: str) -> dict[str, Any]:
     return found
 
 
-def test_it_runs_on_while_it_moves(site: Site, people: People, guest: Guest) -> None:
-    """By the dialog. Its disk stands on an image that the other host has not yet, and what its
-    shell keeps in memory is there afterwards."""
+def test_it_moves_while_it_runs_and_back_while_it_is_off(
+    site: Site, people: People, guest: Guest
+) -> None:
+    by_the_dialog_while_it_runs(site, people, guest)
+    by_the_api_while_it_is_off(site, guest)
+
+
+def by_the_dialog_while_it_runs(site: Site, people: People, guest: Guest) -> None:
+    """Its disk stands on an image that the other host may not have yet, and what its shell keeps in
+    memory is there afterwards."""
     assert guest.ssh("echo precious >kept; sync").returncode == 0
     page, there = people.page("admin"), other_host(site, guest)
     line = Line(page, guest.uuid)
@@ -91,7 +98,7 @@ def test_it_runs_on_while_it_moves(site: Site, people: People, guest: Guest) -> 
     assert not any("Stopped" in text for text in told)
 
 
-def test_one_that_is_off_moves_and_starts(site: Site, guest: Guest) -> None:
+def by_the_api_while_it_is_off(site: Site, guest: Guest) -> None:
     site.stack.wait_final(site.stack.api("POST", f"/vms/{guest.uuid}/force-off", user="admin"))
     there = other_host(site, guest)
     assert move(site, guest, there)["state"] == "succeeded"
