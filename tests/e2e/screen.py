@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 from playwright.sync_api import Page, expect
@@ -13,6 +14,7 @@ from tests.e2e.site import PATIENCE_MS
 KEY_DELAY_MS = 45
 CONNECT_MS = 20_000
 TRIES = 2
+SHELL_TRIES, SHELL_MS = 6, 10_000
 PROMPT_S = 90  # login gives up after 60
 # In Debian and in busybox alike. Of other people's processes, login's too, nothing can be read.
 WAITS_FOR_NAME = """
@@ -124,26 +126,42 @@ class Line:
     def log_in(self, guest: Guest, user: str, password: str) -> None:
         """To a shell. getty forgets what is typed while it starts: then it is asked again."""
 
-        def soon(*prompts: str) -> bool:
-            try:
-                guest.wait(lambda: self.asks() in prompts, f"{prompts} on the line", timeout_s=20)
-            except AssertionError:
-                return False
-            return True
-
         for _ in range(TRIES + 1):
-            self.type("\n")
-            if not soon("login", "$"):
-                continue
-            if self.asks() == "login":
-                self.type(f"{user}\n")
-                if not soon("Password"):
-                    continue
-                self.type(f"{password}\n")
-                if not soon("$"):
-                    continue
-            return
+            asked = self._answer("\n", guest, "login", "$")
+            if asked == "login":
+                asked = self._answer(f"{user}\n", guest, "Password")
+            if asked == "Password":
+                asked = self._answer(f"{password}\n", guest, "$")
+            if asked == "$":
+                return
         raise AssertionError("no log-in on the serial line")
+
+    def wait_shell(self) -> None:
+        """Where somebody is signed in. What is typed while the line is opened again is dropped, and
+        the page says so: then it is typed again, as a person would."""
+        rows = self.page.locator("#terminal .xterm-rows")
+        for _ in range(SHELL_TRIES):
+            self.type("\necho up-$((1+1))\n")
+            with contextlib.suppress(AssertionError):
+                expect(rows).to_contain_text("up-2", timeout=SHELL_MS)
+                return
+        raise AssertionError("no shell on the serial line")
+
+    def _answer(self, text: str, guest: Guest, *prompts: str) -> str:
+        """Which of ``prompts`` the guest waits at after ``text``; "": none of them, soon."""
+        seen: list[str] = []
+
+        def asks_again() -> bool:
+            # Looked at once: between two looks the guest may have begun another line.
+            seen.append(self.asks())
+            return seen[-1] in prompts
+
+        self.type(text)
+        try:
+            guest.wait(asks_again, f"{prompts} on the line", timeout_s=20)
+        except AssertionError:
+            return ""
+        return seen[-1]
 
 
 def paste(page: Page, text: str, layout: str = "us") -> None:

@@ -91,7 +91,8 @@ def by_the_dialog_while_it_runs(site: Site, people: People, guest: Guest) -> Non
     guest.wait_idle(timeout_s=SETTLE_S)
     assert (guest.state_on_host(), guest.facts()["state"]) == ("running", "running")
     line = Line(page, guest.uuid)
-    line.type("\necho $mark-$(cat kept)\n")
+    line.wait_shell()
+    line.type("echo $mark-$(cat kept)\n")
     line.says("alive-42-precious")
     told = [row["text"] for row in site.stack.api("GET", f"/vms/{guest.uuid}/timeline")["items"]]
     assert sum("Moved from host" in text for text in told) == 1
