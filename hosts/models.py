@@ -189,7 +189,8 @@ class Untracked(models.Model):
     name = models.CharField(max_length=255)
     pool = models.CharField(max_length=64, blank=True)  # of a volume
     uuid = models.UUIDField(null=True)  # the domain's, or the machine's that the name tells
-    # Ours by its metadata (domain) or its name (volume). The others are only counted as load.
+    # Ours by its metadata (domain) or its name (volume). Other domains are only counted as load;
+    # other volumes are what an admin can import (``vms.images.poolvolumes``).
     tagged = models.BooleanField(default=False)
     # What its metadata says of its owner, and what it takes: {"owner", "team", "site", "vcpus"...}
     facts = models.JSONField(default=dict)

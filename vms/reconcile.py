@@ -9,7 +9,6 @@ volume stands on them. Everything else that no row owns is listed on the host's 
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -28,23 +27,22 @@ from jobs import live, reconcile, registry
 from jobs.models import Job
 from jobs.registry import JobKind, StepSpec
 from vms import adoption, state
-from vms.models import VM, Disk, ImageCopy
+from vms.images import poolvolumes
+from vms.images.poolvolumes import OUR_VOLUMES, is_ownerless, machine_of
+from vms.models import VM
 
 if TYPE_CHECKING:
     from hosts.virt.protocol import Hypervisor
     from hosts.virt.spec import VolumeFacts
     from jobs.context import JobContext
 
-OUR_VOLUMES = "kvmweb-"
-PROBE_VOLUMES = "kvmweb-probe-"  # of hosts.virt.probe, gone within seconds
+# Disks of others that one host's list has at most, by pool and name: a pool can hold thousands.
+STRANGE_VOLUMES_LISTED = 500
 # So long after a failed create a lost worker of it cannot be at work any more.
 SETTLED = timedelta(seconds=45)
 # Failed creates that are older were looked after by earlier sweeps.
 LOOK_BACK = timedelta(hours=1)
 SWEEP_AT_LEAST_EVERY = timedelta(days=1)
-_MACHINE_VOLUME = re.compile(
-    r"kvmweb-(?P<uuid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-", re.ASCII
-)
 
 
 # --- quota ----------------------------------------------------------------------------------------
@@ -152,42 +150,27 @@ def clean_volumes(context: JobContext) -> None:
     host = _host(context)
     at_host = connections.hypervisor(host)
     left: list[tuple[str, VolumeFacts, UUID | None]] = []
+    strange: list[VolumeFacts] = []
     for pool in host.pools.filter(active=True):
         at_host.refresh_pool(pool.name)
         volumes = at_host.list_volumes(pool.name)
         stood_on = {volume.backing_path for volume in volumes}
         for volume in volumes:
             uuid = machine_of(volume.name)
-            if not _is_ownerless(volume.name):
+            if not volume.name.startswith(OUR_VOLUMES):
+                if not poolvolumes.is_owned(pool.pk, volume.name):
+                    strange.append(volume)
+                continue
+            if not is_ownerless(volume.name):
                 continue
             if uuid is not None and volume.path not in stood_on and is_finished_with(uuid):
                 _delete(at_host, pool.name, volume.name)
                 _record(host, context.job, "volume", volume.name)
             else:
                 left.append((pool.name, volume, uuid))
-    _list(host, left)
-
-
-def machine_of(volume: str) -> UUID | None:
-    """The machine that a volume's name tells."""
-    match = _MACHINE_VOLUME.match(volume)
-    return UUID(match["uuid"]) if match else None
-
-
-def _is_ownerless(name: str) -> bool:
-    """Named like ours, and no row that is alive has it."""
-    if not name.startswith(OUR_VOLUMES) or name.startswith(PROBE_VOLUMES):
-        return False
-    uuid = machine_of(name)
-    if uuid is not None:
-        # A machine that is there, or being made or deleted, looks after its own.
-        alive = VM.objects.filter(uuid=uuid, deleted_at__isnull=True).exists()
-        owned = Disk.objects.filter(volume=name, vm__deleted_at__isnull=True).exists()
-        return not (alive or owned)
-    return not any(
-        name.startswith(f"kvmweb-image-{image_uuid}")
-        for image_uuid in ImageCopy.objects.values_list("image__uuid", flat=True).distinct()
-    )
+    users = poolvolumes.users_at(at_host)
+    strange.sort(key=lambda volume: (volume.pool, volume.name))
+    _list(host, left, strange[:STRANGE_VOLUMES_LISTED], users)
 
 
 def _delete(at_host: Hypervisor, pool: str, name: str) -> None:
@@ -197,12 +180,20 @@ def _delete(at_host: Hypervisor, pool: str, name: str) -> None:
         return
 
 
-def _list(host: Host, left: list[tuple[str, VolumeFacts, UUID | None]]) -> None:
-    """The host's list of volumes that no row owns is exactly this."""
+def _list(
+    host: Host,
+    left: list[tuple[str, VolumeFacts, UUID | None]],
+    strange: list[VolumeFacts],
+    users: poolvolumes.Users,
+) -> None:
+    """The host's list of volumes that no row owns is exactly this: ``left`` is named like ours,
+    ``strange`` is others' and can be imported (``vms.images.poolvolumes``)."""
     now = timezone.now()
     with transaction.atomic():
         kept = []
-        for pool, volume, uuid in left:
+        named = [(pool, volume, uuid, True) for pool, volume, uuid in left]
+        others = [(volume.pool, volume, None, False) for volume in strange]
+        for pool, volume, uuid, tagged in [*named, *others]:
             row, _made = Untracked.objects.update_or_create(
                 host=host,
                 kind=Untracked.Kind.VOLUME,
@@ -210,11 +201,12 @@ def _list(host: Host, left: list[tuple[str, VolumeFacts, UUID | None]]) -> None:
                 name=volume.name[:255],
                 defaults={
                     "uuid": uuid,
-                    "tagged": True,
+                    "tagged": tagged,
                     "facts": {
                         "capacity_bytes": volume.capacity_bytes,
                         "allocation_bytes": volume.allocation_bytes,
                         "format": volume.format,
+                        "used_by": users.of(volume),
                     },
                     "seen_at": now,
                 },

@@ -12,6 +12,8 @@ MASK = "•••"
 _SECRET_ATTRIBUTES = ("passwd", "password")
 _SECRET_TEXTS = ("password", "passphrase")
 _QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
+_OF_FILES = ("file", "dev", "path")
+_WITH_PATHS = ("kernel", "initrd", "loader", "nvram")
 # What only something that runs has, or has otherwise each time.
 _OF_RUNS = ("alias", "seclabel")
 
@@ -33,6 +35,21 @@ def shown(text: str) -> str:
     for entry in root.findall("./sysinfo//entry"):
         entry.text = MASK  # SMBIOS and fw_cfg carry cloud-init's data on some sites
     return render(root)
+
+
+def files_of(text: str) -> tuple[set[str], set[tuple[str, str]]]:
+    """Every file that a domain's definition names, wherever in it: paths, and (pool, volume).
+    Backing files of its disks are among them where libvirt tells the chain."""
+    root = _parsed(text)
+    paths: set[str] = set()
+    volumes: set[tuple[str, str]] = set()
+    for element in root.iter(etree.Element):
+        paths |= {value for name in _OF_FILES if (value := element.get(name, ""))[:1] == "/"}
+        if element.tag in _WITH_PATHS and (said := (element.text or "").strip())[:1] == "/":
+            paths.add(said)
+        if element.tag == "source" and element.get("pool") and element.get("volume"):
+            volumes.add((element.get("pool", ""), element.get("volume", "")))
+    return paths, volumes
 
 
 def comparable(text: str) -> str:

@@ -18,6 +18,8 @@ from tests.images.test_import_foreign_disks import ovf
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
 BOOT_S = 180
+POOL_FOLDER = "/var/lib/libvirt/images"
+LYING = ("raw", "vmdk")
 BOOTED = ("vmdk", "vdi", "ova")
 FORMATS = ("qcow2", *BOOTED)
 FINAL = ("succeeded", "failed", "cancelled")
@@ -126,4 +128,50 @@ def test_what_was_written_before_is_read_after(site: Site, tmp_path: Path) -> No
     site.stack.wait_final(*answers.values(), timeout_s=BOOT_S)
     gone = [site.stack.delete(answer["vm"]["uuid"]) for answer in answers.values()]
     gone.append(site.stack.delete(before.uuid))
+    site.stack.wait_final(*gone)
+
+
+def test_disks_that_lie_in_a_pool(site: Site) -> None:
+    """Put there outside of the site, raw and VMDK; a third is only a difference."""
+    name = f"lying-{secrets.token_hex(3)}"
+    before = site.create(name)
+    before.wait_ssh(timeout_s=BOOT_S)
+    before.ssh(f"echo {name} > ~/proof && sync")
+    site.stack.wait_final(site.stack.api("POST", f"/vms/{before.uuid}/force-off"))
+
+    def at_host(*words: str) -> str:
+        return before.lab.exec(before.host, *words).stdout
+
+    own = f"{POOL_FOLDER}/kvmweb-{before.uuid}-vda.qcow2"
+    files = {kind: f"{POOL_FOLDER}/{name}.{kind}" for kind in LYING}
+    for kind, path in files.items():
+        at_host("qemu-img", "convert", "-f", "qcow2", "-O", kind, own, path)
+    diff = f"{POOL_FOLDER}/{name}-diff.qcow2"
+    at_host("qemu-img", "create", "-f", "qcow2", "-F", "qcow2", "-b", own, diff)
+    sums = at_host("sha256sum", *files.values())
+    looked = site.stack.api("POST", "/images/volumes", user="admin")["jobs"]
+    site.stack.wait_final(*({"job": job} for job in looked))
+    listed = site.stack.api("GET", "/images/volumes?page_size=200", user="admin")["items"]
+    found = {one["volume"]: one for one in listed if one["host"] == before.host}
+    assert Path(own).name not in found
+    assert {found[f"{name}.{kind}"]["used_by"] for kind in LYING} == {""}
+
+    def asked(volume: str) -> dict[str, Any]:
+        one = found[volume]
+        about = {"os_id": "tiny", "default_user": "tiny", "min_memory_mib": 64, "publish": True}
+        where = {"pool": one["pool_id"], "volume": volume, "name": volume}
+        return site.stack.api("POST", "/images", about | where, user="admin")
+
+    answers = [asked(f"{name}.{kind}") for kind in LYING]
+    (refused,) = site.stack.wait_final(asked(Path(diff).name))
+    assert (refused["state"], refused["error"]["code"]) == ("failed", "image.backing_file")
+    jobs = site.stack.wait_final(*answers)
+    assert [job["state"] for job in jobs] == ["succeeded"] * len(LYING), jobs
+    after = {kind: site.create(f"{name}-{kind}", image=f"{name}.{kind}") for kind in LYING}
+    for kind, guest in after.items():
+        guest.wait_ssh(timeout_s=BOOT_S)
+        assert guest.ssh("cat ~/proof").stdout.strip() == name, kind
+    assert at_host("sha256sum", *files.values()) == sums
+    at_host("rm", *files.values(), diff)
+    gone = [site.stack.delete(guest.uuid) for guest in (*after.values(), before)]
     site.stack.wait_final(*gone)

@@ -180,6 +180,15 @@ def host(one: Host) -> None:
     volume = f"kvmweb-{uuid.uuid4()}-vda.qcow2"
     Untracked.objects.create(kind="volume", pool="default", name=volume, **lost)
     Untracked.objects.create(kind="domain", name="by-hand", host=one, seen_at=now)
+    disk = {"capacity_bytes": 40 * 1024**3, "allocation_bytes": 12 * 1024**3, "used_by": ""}
+    for name, about in (
+        ("mail-2019.vmdk", disk | {"format": "vmdk"}),
+        ("debian-12-genericcloud-amd64.raw", disk | {"format": "raw"}),
+        ("by-hand.qcow2", disk | {"format": "qcow2", "used_by": "by-hand"}),
+    ):
+        Untracked.objects.create(
+            kind="volume", pool="default", name=name, host=one, facts=about, seen_at=now
+        )
 
 
 def away(one: Host) -> None:

@@ -64,6 +64,7 @@ PAGES = (
     "/admin/images/new/?source=catalogue",
     "/admin/images/new/?source=url",
     "/admin/images/new/?source=upload",
+    "/admin/images/new/?source=pool",
     "/admin/leases/",
     "/admin/flavors/",
     "/admin/flavors/new/",

@@ -24,6 +24,7 @@ ADMIN_PAGES = [
     "/admin/images/new/",
     "/admin/images/new/?source=url",
     "/admin/images/new/?source=upload",
+    "/admin/images/new/?source=pool",
     "/admin/images/{image}/",
     "/admin/images/{image}/?part=state",
     "/admin/images/{image}/?part=delete",

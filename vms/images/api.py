@@ -25,7 +25,7 @@ from accounts.errors import Invalid, NotFound
 from accounts.models import User
 from jobs.api import JobBrief, brief
 from vms import flavors
-from vms.images import catalogue, services, uploads
+from vms.images import catalogue, poolvolumes, services, uploads
 from vms.images.details import Details
 from vms.models import Flavor, Image
 
@@ -55,9 +55,11 @@ class DetailsIn(Schema):
 
 
 class ImageIn(DetailsIn):
-    """From ``url``, or an entry of ``GET /images/catalogue``."""
+    """From ``url``, an entry of ``GET /images/catalogue``, or a disk of ``GET /images/volumes``."""
 
     url: str = ""
+    pool: int | None = Field(None, description="the pool in which the disk lies, with volume")
+    volume: str = Field("", description="its name there; it stays as it is")
     checksum: str = Field("", description="SHA-256 or SHA-512, in hexadecimal")
     checksum_url: str = Field("", description="the vendor's SHA256SUMS, SHA512SUMS or CHECKSUM")
     catalogue: str = ""
@@ -130,6 +132,22 @@ class EntryOut(Schema):
     checksum_url: str
 
 
+class VolumeOut(Schema):
+    host: str
+    pool_id: int
+    pool: str
+    volume: str
+    format: str = Field(description="as libvirt tells it")
+    size_bytes: int = Field(description="of the disk in it")
+    allocation_bytes: int
+    used_by: str = Field(description='a domain or volume that uses it: not to be imported; or ""')
+    seen_at: datetime
+
+
+class Looking(Schema):
+    jobs: list[JobBrief]
+
+
 class Accepted(Schema):
     job: JobBrief
     image: ImageOut
@@ -192,11 +210,36 @@ def list_catalogue(request: HttpRequest) -> list[catalogue.Entry]:  # noqa: ARG0
     return list(catalogue.entries())
 
 
+@router.get("/images/volumes", response=Page[VolumeOut], auth=admin_auth, tags=["images"])
+def list_volumes(request: HttpRequest, paging: Query[Paging]) -> dict[str, Any]:
+    """Disks in the hosts' storage pools that nothing of this site owns, as they were last seen."""
+    volumes = poolvolumes.listed(_identity(request).user)
+    start = (paging.page - 1) * paging.page_size
+    return {"items": volumes[start : start + paging.page_size], "count": len(volumes)}
+
+
+@router.post("/images/volumes", response={202: Looking}, auth=admin_auth, tags=["images"])
+@idempotent
+def look_for_volumes(request: HttpRequest) -> tuple[int, dict[str, Any]]:
+    """Look through the pools of every host that can be reached."""
+    jobs = poolvolumes.look(actor=_identity(request).user)
+    return 202, {"jobs": [brief(job) for job in jobs]}
+
+
 @router.post("/images", response={202: Accepted}, auth=admin_auth, tags=["images"])
 @idempotent
 def add_image(request: HttpRequest, payload: ImageIn) -> tuple[int, dict[str, Any]]:
-    """Download an image. It is inspected before it is ready."""
+    """Download an image, or copy it from a pool. It is inspected before it is ready."""
     user = _identity(request).user
+    if payload.pool is not None:
+        image, job = services.add_volume(
+            actor=user,
+            pool=payload.pool,
+            volume=payload.volume,
+            about=payload.about(),
+            publish=payload.publish,
+        )
+        return 202, {"job": brief(job), "image": shown(image, user)}
     about, url, checksum_url = payload.about(), payload.url, payload.checksum_url
     if payload.catalogue:
         entry = catalogue.find(payload.catalogue)
@@ -248,7 +291,7 @@ def delete_image(request: HttpRequest, image_id: int) -> tuple[int, dict[str, An
 )
 @idempotent
 def fetch_image_again(request: HttpRequest, image_id: int) -> tuple[int, dict[str, Any]]:
-    """Download a failed image once more."""
+    """Download or copy a failed image once more."""
     user = _identity(request).user
     image, job = services.fetch_again(_find(request, image_id), actor=user)
     return 202, {"job": brief(job), "image": shown(image, user)}

@@ -99,7 +99,7 @@ def download(url: str, path: Path, *, checksum: Checksum | None, progress: Progr
     """Write what is at ``url`` to ``path``. Raises ``DomainError`` with an ``image.`` code."""
     with _open(addresses.check_url(url)) as (length, chunks):
         if length is not None:
-            _refuse_size(length)
+            refuse_size(length)
             refuse_without_space(path.parent, length)
         progress(0, length)
         digest = hashlib.new(checksum.algorithm if checksum else "sha256")
@@ -143,7 +143,7 @@ def refuse_without_space(folder: Path, needed_bytes: int) -> None:
         raise DomainError("image.no_space", needed_gib=needed_gib, free_gib=free_gib)
 
 
-def _refuse_size(size_bytes: int) -> None:
+def refuse_size(size_bytes: int) -> None:
     limit_gib: int = settings.IMAGE_MAX_FILE_GIB
     if size_bytes > limit_gib * GIB:
         raise Invalid("image.file_too_big", limit_gib=limit_gib)
@@ -161,7 +161,7 @@ def _copy(
     done, next_space_check = 0, SPACE_CHECK_BYTES
     for chunk in chunks:
         done += len(chunk)
-        _refuse_size(done)
+        refuse_size(done)
         if done >= next_space_check:
             refuse_without_space(folder, 0)
             next_space_check += SPACE_CHECK_BYTES

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
+from accounts.templatetags.ui import gib
 from vms.flavors import Size
 from vms.images import catalogue
 from vms.images.details import Details
+from vms.images.poolvolumes import Listed
 from vms.models import Flavor, Image
 
 
@@ -84,6 +87,38 @@ class UrlForm(DetailsForm):
         label=_("Publish it when it is ready"), required=False, initial=True
     )
     field_order = ("url", "checksum", "checksum_url", "name", "os_id")
+
+
+class VolumeForm(DetailsForm):
+    volume = forms.ChoiceField(
+        label=_("Disk in a storage pool"),
+        error_messages={"required": _("Choose a disk.")},
+        help_text=_(
+            "qcow2, raw, ISO, VMDK, VDI or OVA. It is copied, inspected and, where needed, "
+            "converted to qcow2; the disk in the pool stays as it is."
+        ),
+    )
+    publish = forms.BooleanField(
+        label=_("Publish it when it is ready"), required=False, initial=True
+    )
+    field_order = ("volume", "name", "os_id")
+
+    def __init__(self, *args: Any, volumes: Sequence[Listed], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._known = {str(one.id): one for one in volumes if not one.used_by}
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for key, one in self._known.items():
+            text = f"{one.volume} · {one.format} · {gib(one.size_bytes)}"
+            groups.setdefault(f"{one.host} · {one.pool}", []).append((key, text))
+        field = cast("forms.ChoiceField", self.fields["volume"])
+        field.choices = [("", _("Choose a disk")), *groups.items()]
+
+    @property
+    def has_choice(self) -> bool:
+        return bool(self._known)
+
+    def chosen(self) -> Listed:
+        return self._known[self.cleaned_data["volume"]]
 
 
 class CatalogueForm(forms.Form):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import subprocess
 from datetime import timedelta
@@ -15,7 +16,8 @@ from django.utils.translation import gettext_lazy as _
 
 from accounts.errors import Conflict, DomainError, Invalid
 from hosts import connections
-from hosts.virt.errors import DomainBusy, HostUnreachable, NoSuchPool
+from hosts.models import Pool
+from hosts.virt.errors import DomainBusy, HostUnreachable, NoSuchPool, NoSuchVolume
 from hosts.virt.spec import VolumeSpec
 from jobs import registry
 from jobs import services as job_services
@@ -23,7 +25,7 @@ from jobs.errors import CommandTimeout
 from jobs.models import Job
 from jobs.registry import JobKind, Park, StepSpec
 from vms import nvram
-from vms.images import copies, download, files, foreign, inspect, services
+from vms.images import copies, download, files, foreign, inspect, poolvolumes, services
 from vms.images.download import Checksum
 from vms.models import Image, ImageCopy
 
@@ -54,6 +56,35 @@ def bring(ctx: JobContext) -> None:
 
     got = download.download(image.url, files.part(image), checksum=wanted, progress=progress)
     ctx.save_data(checksum=got.checksum.value, algorithm=got.checksum.algorithm)
+
+
+def bring_from_pool(ctx: JobContext) -> None:
+    """Copy a volume of a host's pool to this machine, where it is inspected as an upload is. The
+    volume itself is only read."""
+    image, volume = _image(ctx), ctx.params["volume"]
+    Image.objects.filter(pk=image.pk).update(state=Image.State.FETCHING)
+    pool = Pool.objects.select_related("host").filter(pk=ctx.params["pool"]).first()
+    if pool is None:
+        raise Invalid("image.volume_gone", volume=volume)
+    at = connections.hypervisor(pool.host)
+    with contextlib.suppress(NoSuchPool):  # said below
+        at.refresh_pool(pool.name)
+    facts = poolvolumes.check_at_host(at, pool, volume)
+    download.refuse_without_space(files.folder(), facts.allocation_bytes)
+
+    def progress(done: int, total: int) -> None:
+        download.refuse_size(max(done, total))
+        download.refuse_without_space(files.folder(), 0)
+        ctx.progress(done / total if total else None)
+
+    try:
+        with os.fdopen(os.open(files.part(image), download.WRITE_MODE, 0o600), "wb") as target:
+            at.download_volume(pool.name, volume, target, progress)
+            target.flush()
+            os.fsync(target.fileno())
+    except (NoSuchPool, NoSuchVolume) as error:
+        raise Invalid("image.volume_gone", volume=volume) from error
+    poolvolumes.check_at_host(at, pool, volume)  # a machine may have begun to write to it meanwhile
 
 
 def verify(ctx: JobContext) -> None:
@@ -207,6 +238,10 @@ def fetch_again(job: Job) -> Job:
 
 def _is_download(ctx: JobContext) -> bool:
     return _image(ctx).source == Image.Source.URL
+
+
+def _is_from_pool(ctx: JobContext) -> bool:
+    return _image(ctx).source == Image.Source.POOL
 
 
 def _is_upload(ctx: JobContext) -> bool:
@@ -386,6 +421,14 @@ FETCH_KIND = JobKind(
             undo=discard,
             weight=8,
             optional=_is_download,
+        ),
+        StepSpec(
+            key="pool",
+            label=_("Copying from the storage pool"),
+            do=bring_from_pool,
+            undo=discard,
+            weight=6,
+            optional=_is_from_pool,
         ),
         StepSpec(
             key="verify",

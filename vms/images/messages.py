@@ -261,7 +261,20 @@ register(
         "image.text_invalid": _("This has at most %(image_text_limit)s characters, in one line."),
         "image.size_invalid": _("This size is out of range."),
         "image.catalogue_unknown": _("The catalogue has no such image."),
-        "image.source_missing": _("Give the address of the image (url)."),
+        "image.source_missing": _(
+            "Give the address of the image (url), or a disk in a storage pool (pool and volume)."
+        ),
+        "image.volume_unknown": _(
+            "No such disk is listed in this storage pool. Look through the pools again and choose "
+            "one of the list."
+        ),
+        "image.volume_in_use": _(
+            "“%(volume)s” is used by “%(by)s” on its host, so a copy could be torn. Choose a disk "
+            "that nothing uses; if that has changed, look through the pools again."
+        ),
+        "image.volume_gone": _(
+            "“%(volume)s” is no longer in its storage pool. Look through the pools again."
+        ),
         "image.wrong_state": _("“%(name)s” is not in a state in which this can be done."),
         "image.being_deleted": _("“%(name)s” is being deleted."),
         "image.busy": _("Something is being done with “%(name)s”. Wait until it is over."),

@@ -12,7 +12,7 @@ from accounts import messages
 from jobs import presentation as jobs_shown
 from jobs.models import Job
 from jobs.presentation import JobView
-from vms.images import uploads
+from vms.images import services, uploads
 from vms.models import Image
 from vms.presentation import StateView
 
@@ -112,7 +112,7 @@ def _verbs(image: Image, job: Job | None, *, open_upload: bool) -> tuple[str, ..
             return ("unpublish" if image.published else "publish", "retire", "delete")
         case State.RETIRED:
             return ("restore", "delete")
-        case State.FAILED if image.source == Image.Source.URL:
+        case State.FAILED if image.source in services.FETCHED_AGAIN:
             return ("fetch", "delete")
         case State.FAILED:
             return ("delete",)

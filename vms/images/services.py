@@ -20,7 +20,7 @@ from accounts.policy import Action
 from jobs import live
 from jobs import services as job_services
 from jobs.models import Job
-from vms.images import addresses, details, download, files, inspect
+from vms.images import addresses, details, download, files, inspect, poolvolumes
 from vms.images.copies import ensure_copy
 from vms.images.details import Details
 from vms.models import VM, Disk, ExtraDisc, Image
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "add_file",
     "add_url",
+    "add_volume",
     "announce",
     "change",
     "delete",
@@ -48,6 +49,7 @@ __all__ = [
 FETCH = "image.fetch"
 DELETE = "image.delete"
 State = Image.State
+FETCHED_AGAIN = (Image.Source.URL, Image.Source.POOL)
 FORMATS = {".qcow2": "qcow2", ".raw": "raw"}
 
 
@@ -114,6 +116,33 @@ def add_url(
         insert(image)
         job = enqueue_fetch(image, actor=actor, params=params, idempotency_key=idempotency_key)
         audit.record(actor, "image.add", image, after=recorded(image), job=job)
+    return image, job
+
+
+def add_volume(
+    *,
+    actor: User,
+    pool: int,
+    volume: str,
+    about: Details,
+    publish: bool = False,
+    idempotency_key: str | None = None,
+) -> tuple[Image, Job]:
+    """An image of a disk that lies in a host's pool, which stays as it is. ``pool``: the row's id.
+    Raises Forbidden, Invalid with every wrong input, Conflict while something uses the disk."""
+    policy.require(actor, Action.SITE_ADMIN)
+    image = Image(source=Image.Source.POOL, published=publish, created_by=actor)
+    wrong = _Wrong()
+    chosen = wrong.catch("volume", lambda: poolvolumes.choose(actor, pool=pool, volume=volume))
+    wrong.catch("", lambda: details.apply(image, about))
+    wrong.raise_if_any()
+    image.format = declared_format(chosen.volume)
+    params = {"publish": publish, "pool": chosen.pool_id, "volume": chosen.volume}
+    origin = {"host": chosen.host, "pool": chosen.pool, "volume": chosen.volume}
+    with transaction.atomic():
+        insert(image)
+        job = enqueue_fetch(image, actor=actor, params=params, idempotency_key=idempotency_key)
+        audit.record(actor, "image.add", image, after=recorded(image) | origin, job=job)
     return image, job
 
 
@@ -250,15 +279,17 @@ def delete(image: Image, *, actor: User, idempotency_key: str | None = None) -> 
 
 
 def fetch_again(image: Image, *, actor: User) -> tuple[Image, Job]:
-    """Download a failed image once more. An upload has to be sent again instead."""
+    """Download or copy a failed image once more. An upload has to be sent again instead."""
     policy.require(actor, Action.SITE_ADMIN)
     with transaction.atomic():
         row = Image.objects.select_for_update().get(pk=image.pk)
         if row.state != State.FAILED:
             raise Conflict("image.not_failed", name=row.name)
-        if row.source != Image.Source.URL:
+        if row.source not in FETCHED_AGAIN:
             raise Conflict("image.upload_again", name=row.name)
         last = Job.objects.filter(image=row, kind=FETCH).order_by("-created_at").first()
+        if row.source == Image.Source.POOL and last is None:  # nobody knows any more which it was
+            raise Conflict("image.volume_gone", volume=row.name)
         params = dict(last.params) if last else {"publish": False, "checksum_url": ""}
         row.published = bool(params["publish"])
         clear_failure(row)

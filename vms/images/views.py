@@ -15,8 +15,8 @@ from accounts.access import SignedInRequest, admin_only, signed_in
 from accounts.errors import DomainError, NotFound
 from accounts.forms import add_error
 from accounts.fragments import done, render_page
-from vms.images import catalogue, presentation, services, uploads
-from vms.images.forms import CatalogueForm, DetailsForm, EditForm, UrlForm
+from vms.images import catalogue, poolvolumes, presentation, services, uploads
+from vms.images.forms import CatalogueForm, DetailsForm, EditForm, UrlForm, VolumeForm
 from vms.models import Image
 
 _WRONG_INPUT = 422
@@ -44,13 +44,23 @@ def admin_image_list(request: SignedInRequest) -> HttpResponse:
 @admin_only
 @require_http_methods(["GET", "HEAD", "POST"])
 def admin_image_add(request: SignedInRequest) -> HttpResponse:
-    """From the catalogue, by address, or (by ``upload.js`` and the API) from the browser."""
+    """From the catalogue, by address, out of a host's pool, or (by ``upload.js`` and the API) from
+    the browser."""
     source = request.POST.get("source") or request.GET.get("source", "catalogue")
     from_catalogue, by_url = CatalogueForm(), UrlForm()
+    volumes = poolvolumes.listed(request.user) if source == "pool" else []
+    from_pool = VolumeForm(volumes=volumes)
+    if request.method == "POST" and source == "look":
+        poolvolumes.look(actor=request.user)
+        text = _("The hosts' pools are being looked through. Open this page again in a moment.")
+        return done(request, text, goal=f"{reverse('admin_image_add')}?source=pool")
     added: Image | None = None
     if request.method == "POST" and source == "catalogue":
         from_catalogue = CatalogueForm(request.POST)
         added = _submitted(from_catalogue, lambda: _add_entry(request, from_catalogue))
+    elif request.method == "POST" and source == "pool":
+        from_pool = VolumeForm(request.POST, volumes=volumes)
+        added = _submitted(from_pool, lambda: _add_volume(request, from_pool))
     elif request.method == "POST":
         by_url = UrlForm(request.POST)
         added = _submitted(by_url, lambda: _add_url(request, by_url))
@@ -62,10 +72,13 @@ def admin_image_add(request: SignedInRequest) -> HttpResponse:
         "catalogue_form": from_catalogue,
         "url_form": by_url,
         "upload_form": DetailsForm(prefix="upload"),
+        "pool_form": from_pool,
+        "used_volumes": [one for one in volumes if one.used_by],
         "entries": catalogue.entries(),
         "chunk_bytes": uploads.CHUNK_BYTES,
     }
-    status = _WRONG_INPUT if from_catalogue.errors or by_url.errors else 200
+    wrong = from_catalogue.errors or by_url.errors or from_pool.errors
+    status = _WRONG_INPUT if wrong else 200
     return render_page(request, "images/add.html", context, status=status)
 
 
@@ -152,6 +165,18 @@ def _add_url(request: SignedInRequest, form: UrlForm) -> Image:
         checksum=data["checksum"],
         checksum_url=data["checksum_url"],
         publish=data["publish"],
+    )
+    return image
+
+
+def _add_volume(request: SignedInRequest, form: VolumeForm) -> Image:
+    chosen = form.chosen()
+    image, _job = services.add_volume(
+        actor=request.user,
+        pool=chosen.pool_id,
+        volume=chosen.volume,
+        about=form.about(),
+        publish=form.cleaned_data["publish"],
     )
     return image
 

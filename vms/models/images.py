@@ -85,6 +85,7 @@ class Image(models.Model):
     class Source(models.TextChoices):
         URL = "url", _("Download")
         UPLOAD = "upload", _("Upload")
+        POOL = "pool", _("Storage pool")
         BUILT = "built", _("Built here")
         TEMPLATE = "template", _("Template")
         BACKUP = "backup", _("Backup")

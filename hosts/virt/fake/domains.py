@@ -60,7 +60,7 @@ class FakeDomains(FakeConsoles, FakeVolumes):
     ) -> str:
         domain = self._domain(uuid)
         spec = (domain.next_spec if inactive else None) or domain.spec
-        return domain_xml(spec, self._paths(spec))
+        return domain_xml(spec, self._paths(spec, there=False))
 
     # --- define -------------------------------------------------------------------------------
 
@@ -285,16 +285,21 @@ class FakeDomains(FakeConsoles, FakeVolumes):
             line.break_off()
         self._lifecycle(domain, "stopped")
 
-    def _paths(self, spec: DomainSpec) -> dict[tuple[str, str], str]:
+    def _paths(self, spec: DomainSpec, *, there: bool = True) -> dict[tuple[str, str], str]:
+        """``there``: NoSuchVolume for a file that is gone; a definition names it all the same."""
+
+        def path_of(pool: str, name: str) -> str:
+            found = self._pool(pool)
+            return self._volume(pool, name).facts.path if there else f"{found.path}/{name}"
+
         named: list[DiskSpec | CdromSpec] = [*spec.disks, *spec.cdroms]
         log = spec.serial_log
         logs = {(log.pool, log.name): f"{self._pool(log.pool).path}/{log.name}"} if log else {}
         if spec.kernel is not None:
             for name in (spec.kernel.kernel, spec.kernel.initrd):
-                path = self._volume(spec.kernel.pool, name).facts.path
-                logs[spec.kernel.pool, name] = path
+                logs[spec.kernel.pool, name] = path_of(spec.kernel.pool, name)
         return logs | {
-            (device.pool, device.volume): self._volume(device.pool, device.volume).facts.path
+            (device.pool, device.volume): path_of(device.pool, device.volume)
             for device in named
             if device.pool and device.volume
         }
