@@ -49,6 +49,17 @@ def made_elsewhere(kind: str, source: Path) -> Path:
     return path
 
 
+def final(site: Site, job: dict[str, Any]) -> dict[str, Any]:
+    """A job of an admin's once it is over."""
+
+    def over() -> dict[str, Any] | None:
+        found: dict[str, Any] = site.stack.api("GET", f"/jobs/{job['id']}", user="admin")
+        return found if found["state"] in FINAL else None
+
+    ended: dict[str, Any] = site.stack.wait(over, f"{job['kind']} is over")
+    return ended
+
+
 def uploaded(site: Site, path: Path, name: str) -> dict[str, Any]:
     """As the page does it: announced, then sent in pieces; published when it is converted."""
     about = {
@@ -79,11 +90,7 @@ def uploaded(site: Site, path: Path, name: str) -> dict[str, Any]:
             offset, job = answer.json()["offset"], answer.json()["job"]
     assert job is not None
 
-    def job_state() -> str | None:
-        found = site.stack.api("GET", f"/jobs/{job['id']}", user="admin")
-        return found["state"] if found["state"] in FINAL else None
-
-    assert site.stack.wait(job_state, f"{name} is converted") == "succeeded"
+    assert final(site, job)["state"] == "succeeded"
     return image
 
 
@@ -149,8 +156,8 @@ def test_disks_that_lie_in_a_pool(site: Site) -> None:
     diff = f"{POOL_FOLDER}/{name}-diff.qcow2"
     at_host("qemu-img", "create", "-f", "qcow2", "-F", "qcow2", "-b", own, diff)
     sums = at_host("sha256sum", *files.values())
-    looked = site.stack.api("POST", "/images/volumes", user="admin")["jobs"]
-    site.stack.wait_final(*({"job": job} for job in looked))
+    for job in site.stack.api("POST", "/images/volumes", user="admin")["jobs"]:
+        assert final(site, job)["state"] == "succeeded"
     listed = site.stack.api("GET", "/images/volumes?page_size=200", user="admin")["items"]
     found = {one["volume"]: one for one in listed if one["host"] == before.host}
     assert Path(own).name not in found
@@ -160,13 +167,14 @@ def test_disks_that_lie_in_a_pool(site: Site) -> None:
         one = found[volume]
         about = {"os_id": "tiny", "default_user": "tiny", "min_memory_mib": 64, "publish": True}
         where = {"pool": one["pool_id"], "volume": volume, "name": volume}
-        return site.stack.api("POST", "/images", about | where, user="admin")
+        job: dict[str, Any] = site.stack.api("POST", "/images", about | where, user="admin")["job"]
+        return job
 
-    answers = [asked(f"{name}.{kind}") for kind in LYING]
-    (refused,) = site.stack.wait_final(asked(Path(diff).name))
+    jobs = [asked(f"{name}.{kind}") for kind in LYING]
+    refused = final(site, asked(Path(diff).name))
     assert (refused["state"], refused["error"]["code"]) == ("failed", "image.backing_file")
-    jobs = site.stack.wait_final(*answers)
-    assert [job["state"] for job in jobs] == ["succeeded"] * len(LYING), jobs
+    for job in jobs:
+        assert final(site, job)["state"] == "succeeded", job
     after = {kind: site.create(f"{name}-{kind}", image=f"{name}.{kind}") for kind in LYING}
     for kind, guest in after.items():
         guest.wait_ssh(timeout_s=BOOT_S)
