@@ -208,6 +208,13 @@ def uri_of(host: Host) -> str:
     )
 
 
+def authority_of(host: Host) -> str:
+    """``user@address:port`` of a host behind SSH or TLS, as in its URI."""
+    from hosts.virt import uri
+
+    return uri.authority(host.address, host.port, host.username)
+
+
 def ssh_way(host: Host) -> Way:
     """How ``hosts.virt.sshforward`` reaches a host of transport SSH."""
     from hosts.virt.sshforward import Way

@@ -63,11 +63,11 @@ def build(
             keyfile = ssh.identity(directory)
             key = f"&keyfile={quote(str(keyfile), safe='/')}" if keyfile.exists() else ""
             return (
-                f"qemu+ssh://{_authority(address, port, username)}/system"
+                f"qemu+ssh://{authority(address, port, username)}/system"
                 f"?no_tty=1&command={quote(str(wrapper), safe='/')}{key}"
             )
         case "tls":
-            return f"qemu+tls://{_authority(address, port, '')}/system{_certificates()}"
+            return f"qemu+tls://{authority(address, port, '')}/system{_certificates()}"
         case _:
             raise InvalidUri("transport")
 
@@ -123,7 +123,12 @@ def checked_username(username: str) -> str:
     return username
 
 
-def _authority(address: str, port: int | None, username: str) -> str:
+def migration_uri(address: str) -> str:
+    """Where a host takes guests that come from another."""
+    return f"tcp://{authority(address, None, '')}"
+
+
+def authority(address: str, port: int | None, username: str) -> str:
     address = checked_address(address)
     host = f"[{address}]" if is_ipv6(address) else address
     user = f"{checked_username(username)}@" if username else ""

@@ -1,4 +1,5 @@
-"""A running site on a lab host that drills can break, and what must be true after each of them.
+"""A running site on two lab hosts that drills can break, and what must be true after each of them.
+New machines are made on the first; the second takes none, but for machines that move.
 
 Copies on the host are slowed down by a wrapper around ``qemu-img`` in its mount namespace, so
 that a small image is long enough "in the middle of a copy"; the wrapper also counts them.
@@ -23,7 +24,7 @@ from tests.stack import Stack, StackImage
 
 __all__ = ["tiny_image"]
 
-HOST = "a"
+HOST, OTHER = "a", "b"
 LEASE_S = int(os.environ.get("KVMWEB_DRILL_LEASE_S", "5"))  # 60, the site's own, takes longer
 FINAL_WITHIN_S = 120.0
 PATIENCE_S = 840.0  # of a drill with many faults in a row, less than a test may take
@@ -45,7 +46,7 @@ exec {real} "$@"
 
 
 class Drill:
-    """The site, its one host, and the ways to hurt them."""
+    """The site, its hosts, and the ways to hurt them."""
 
     def __init__(self, stack: Stack, lab: RunningLab) -> None:
         self.stack = stack
@@ -104,6 +105,11 @@ class Drill:
         for n in range(times):
             self.celery.send_task("jobs.run", args=[job_id], queue=("quick", "bulk")[n % 2])
 
+    def set_mode(self, host: str, mode: str) -> None:
+        imports = "from hosts.models import Host; from hosts.services import set_mode; "
+        words = f"set_mode(Host.objects.get(name={host!r}), {mode!r}, actor=None)"
+        self.stack.manage("shell", "-c", imports + words)
+
     # --- hurt -------------------------------------------------------------------------------------
 
     def arm(self, *lines: str) -> None:
@@ -118,6 +124,12 @@ class Drill:
     @property
     def _hits(self) -> Path:
         return self.stack.failpoints.with_name(self.stack.failpoints.name + ".hits")
+
+    def wait_for_hits(self, count: int) -> None:
+        def hit() -> bool:
+            return self._hits.exists() and len(self._hits.read_text().split()) >= count
+
+        self.stack.wait(hit, f"{count} failpoints are hit")
 
     def kill_children(self, worker: str) -> None:
         for pid in self.stack.children(worker):
@@ -147,22 +159,26 @@ class Drill:
 
     # --- look -------------------------------------------------------------------------------------
 
-    def domains(self) -> set[str]:
-        return set(self.lab.virsh(HOST, "list", "--all", "--uuid").split())
+    def domains(self, host: str = HOST) -> set[str]:
+        return set(self.lab.virsh(host, "list", "--all", "--uuid").split())
 
-    def files(self) -> set[str]:
+    def files(self, host: str = HOST) -> set[str]:
         """What is in the pool's folder, listed by libvirt or not; images' copies left out."""
-        names = self.lab.exec(HOST, "ls", POOL_FOLDER).stdout.split()
+        names = self.lab.exec(host, "ls", POOL_FOLDER).stdout.split()
         return {name for name in names if not name.startswith(("kvmweb-image-", "lost+found"))}
 
-    def expected(self) -> tuple[set[str], set[str]]:
+    def expected(self, host: str = HOST) -> tuple[set[str], set[str]]:
         """(domains, files) that the rows speak of."""
         alive = self.stack.rows(
-            "SELECT uuid, seed_volume FROM vms_vm WHERE deleted_at IS NULL AND host_id IS NOT NULL"
+            "SELECT v.uuid, v.seed_volume FROM vms_vm v JOIN hosts_host h ON h.id = v.host_id"
+            " WHERE v.deleted_at IS NULL AND h.name = ?",
+            host,
         )
         disks = self.stack.rows(
             "SELECT d.volume FROM vms_disk d JOIN vms_vm v ON v.id = d.vm_id"
-            " WHERE v.deleted_at IS NULL AND d.pool_id IS NOT NULL"
+            " JOIN hosts_pool p ON p.id = d.pool_id JOIN hosts_host h ON h.id = p.host_id"
+            " WHERE v.deleted_at IS NULL AND h.name = ?",
+            host,
         )
         uuids = {_dashed(row[0]) for row in alive}
         return uuids, {row[0] for row in disks} | {row[1] for row in alive if row[1]}
@@ -184,12 +200,13 @@ class Drill:
 
     def _disagreements(self) -> list[str]:
         problems = []
-        uuids, files = self.expected()
-        if self.domains() != uuids:
-            problems.append(f"domains {self.domains()} are not {uuids}")
-        found = self.files() - {f"kvmweb-{uuid}-serial.log" for uuid in uuids}
-        if found != files:
-            problems.append(f"files {found} are not {files}")
+        for host in (HOST, OTHER):
+            uuids, files = self.expected(host)
+            if (known := self.domains(host)) != uuids:
+                problems.append(f"domains on {host}: {known} are not {uuids}")
+            found = self.files(host) - {f"kvmweb-{uuid}-serial.log" for uuid in uuids}
+            if found != files:
+                problems.append(f"files on {host}: {found} are not {files}")
         orphans = self.stack.rows(
             "SELECT a.resource FROM accounts_allocation a JOIN vms_vm v ON v.id = a.vm_id"
             " WHERE v.deleted_at IS NOT NULL"
@@ -235,12 +252,12 @@ def _dashed(text: str) -> str:
 
 @pytest.fixture(scope="session")
 def small_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
-    """A lab of its own: its libvirtd is restarted, and its small pool is filled up."""
+    """A lab of its own: its libvirtd is restarted, and its small pools are filled up."""
     if os.geteuid() != 0:
         pytest.skip("the lab makes namespaces: run the tests as root")
     running = RunningLab(tmp_path_factory.mktemp("lab"))
     try:
-        running.run("up", "1", "--pool-size", POOL_SIZE)
+        running.run("up", "2", "--pool-size", POOL_SIZE)
         running.refresh()
         yield running
     finally:
@@ -259,10 +276,9 @@ def _site(
         WRAPPER.format(log=lab.folder / "copies.log", real=real, rate=COPY_BYTES_PER_S)
     )
     wrapper.chmod(0o755)
-    host = lab.host(HOST)
     with Stack(
         tmp_path_factory.mktemp("site"),
-        hosts=[(HOST, host.socket_path)],
+        hosts=[(name, lab.host(name).socket_path) for name in (HOST, OTHER)],
         images=[
             StackImage(path=tiny_image),
             StackImage(path=tiny_image, name=SEEDLESS, has_cloud_init=False),
@@ -270,6 +286,7 @@ def _site(
         lease_s=LEASE_S,
     ) as stack:
         drill = Drill(stack, lab)
+        drill.set_mode(OTHER, "maintenance")
         # The image is brought to the host once, before anything is broken.
         drill.assert_next_create_works()
         yield drill

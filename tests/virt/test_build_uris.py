@@ -128,3 +128,8 @@ def test_hostile_fields_are_refused(fields: dict[str, Any], tmp_path: Path) -> N
     with pytest.raises(uri.InvalidUri):
         uri.build(**fields, ssh_host_key=HOST_KEY, ssh_directory=tmp_path)
     assert list(tmp_path.iterdir()) == [] or fields["transport"] == "ssh"
+
+
+def test_where_a_host_takes_guests_that_move() -> None:
+    assert uri.migration_uri("kvm2.example.org") == "tcp://kvm2.example.org"
+    assert uri.migration_uri("fd00::2") == "tcp://[fd00::2]"

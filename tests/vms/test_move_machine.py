@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -93,7 +98,12 @@ def is_whole_on(vm: VM, at: FakeHypervisor, other: FakeHypervisor, *, runs: bool
     disk = vm.disks.get()
     assert disk.pool is not None
     assert disk.pool.host == vm.host
-    assert at._volume(disk.pool.name, disk.volume).content == b"precious"
+    content = at._volume(disk.pool.name, disk.volume).content
+    assert content.endswith(b"precious")
+    if not runs:  # the file went as it was; what it stands on may lie elsewhere
+        image = disk.backing_image
+        assert image is not None
+        assert stands_on(content) == at.volume(disk.pool.name, image.volume_name).path
     assert facts.disks[0].pool == disk.pool.name
     assert vm.uuid not in {one.uuid for one in other.list_domains()}
     pools = [pool.name for pool in other.list_pools()]
@@ -102,7 +112,31 @@ def is_whole_on(vm: VM, at: FakeHypervisor, other: FakeHypervisor, *, runs: bool
 
 
 def precious(vm: VM, fake: FakeHypervisor) -> None:
-    fake._volume("default", vm.disks.get().volume).content = b"precious"
+    disk = vm.disks.get()
+    assert disk.backing_image is not None
+    base = fake.volume("default", disk.backing_image.volume_name).path
+    content = overlay(base, disk.size_gib) + b"precious"
+    fake._volume("default", disk.volume).content = content
+
+
+def overlay(base: str, size_gib: int) -> bytes:
+    """A file that QEMU made, standing on ``base``."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "disk.qcow2"
+        made = ["qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", base]
+        subprocess.run([*made, str(path), f"{size_gib}G"], check=True)
+        return path.read_bytes()
+
+
+def stands_on(content: bytes) -> str:
+    """As QEMU reads it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "disk.qcow2"
+        path.write_bytes(content)
+        wanted = ["qemu-img", "info", "--output=json", str(path)]
+        done = subprocess.run(wanted, capture_output=True, text=True, check=True)
+        found: str = json.loads(done.stdout)["backing-filename"]
+        return found
 
 
 def clear_up() -> None:
@@ -416,3 +450,40 @@ def test_an_error_of_libvirts_is_told(
     job = run_to_end(requests.request(machine, actor=admin, host=beta))
     assert job.error_code == "virt.unknown"
     assert VM.objects.get(pk=machine.pk).fault_code == "virt.unknown"
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "said"),
+    [
+        (
+            {"transport": "unix"},
+            {"transport": "unix", "socket_path": "/run/b/sock"},
+            "qemu+unix:///system?socket=/run/b/sock",
+        ),
+        (
+            {"transport": "ssh"},
+            {"transport": "unix", "socket_path": "/run/b/sock", "hostname": "site"},
+            "qemu+ssh://site/system?socket=/run/b/sock",
+        ),
+        (
+            {"transport": "ssh"},
+            {"transport": "local", "hostname": "site"},
+            "qemu+ssh://site/system",
+        ),
+        (
+            {"transport": "local"},
+            {"transport": "ssh", "username": "kvm", "address": "fd00::2", "port": 2222},
+            "qemu+ssh://kvm@[fd00::2]:2222/system",
+        ),
+    ],
+)
+def test_the_other_host_as_one_reaches_it_from_here(
+    machine: VM, beta: Host, source: dict[str, Any], target: dict[str, Any], said: str
+) -> None:
+    Host.objects.filter(pk=machine.host_id).update(**source)
+    Host.objects.filter(pk=beta.pk).update(**target)
+    vm = VM.objects.get(pk=machine.pk)
+    last = shlex.split(requests.show(vm, Host.objects.get(pk=beta.pk))[-1])
+    assert last[-2:] == [vm.domain_name, said]
+    by_address = on(vm) and "address" in target
+    assert ("tcp://[fd00::2]" in last) is by_address

@@ -5,6 +5,7 @@ Offsets and names are those of docs/interop/qcow2.txt in QEMU's source.
 
 from __future__ import annotations
 
+import io
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ from accounts.errors import Invalid
 MAGIC = b"QFI\xfb"
 HEADER_V2 = struct.Struct(">4sIQIIQIIQQIIQ")  # 72 bytes
 HEADER_V3 = struct.Struct(">QQQII")  # 32 more
+BACKING = struct.Struct(">QI")  # offset and length of its name, at 8
 MIN_CLUSTER_BITS, MAX_CLUSTER_BITS = 9, 21
+MAX_CLUSTER_BYTES = 1 << MAX_CLUSTER_BITS
 MAX_L1_BYTES = 32 * 1024 * 1024  # QEMU's QCOW_MAX_L1_SIZE
 MAX_REFCOUNT_TABLE_BYTES = 8 * 1024 * 1024  # QCOW_MAX_REFTABLE_SIZE
 MAX_HEADER_EXTENSIONS = 64
@@ -64,6 +67,21 @@ def examine(path: Path, file_size: int) -> int:
         _check_extensions(handle, header, file_size)
         _check_tables(handle, header, file_size)
     return header.virtual_size
+
+
+def stand_on(head: bytes, path: str) -> bytes:
+    """``head``, the file's beginning with its first cluster, with ``path`` as what it stands on.
+    QEMU writes that name last in this cluster. Invalid where something comes behind it."""
+    header = _read_header(io.BytesIO(head))
+    offset, length = BACKING.unpack_from(head, 8)
+    name = path.encode()
+    end = offset + max(length, len(name))
+    if not offset or end > min(header.cluster_bytes, len(head)) or any(head[offset + length : end]):
+        raise Invalid("image.corrupt")
+    changed = bytearray(head)
+    BACKING.pack_into(changed, 8, offset, len(name))
+    changed[offset:end] = name.ljust(end - offset, b"\0")
+    return bytes(changed)
 
 
 def _read_header(handle: BinaryIO) -> Header:

@@ -12,6 +12,7 @@ from accounts.errors import Conflict, Invalid
 from accounts.policy import Action
 from hosts import connections
 from hosts.models import Host
+from hosts.virt.uri import migration_uri
 from jobs import services as job_services
 from jobs.models import Job
 from vms import commands, state, timeline
@@ -64,11 +65,12 @@ def show(vm: VM, there: Host | None) -> list[str]:
     its files."""
     if vm.host is None:
         return []
-    uri = _shown_uri(there)
+    uri = _shown_uri(vm.host, there)
     migrate = ["virsh", "-c", commands.URI, "migrate", "--persistent", "--undefinesource"]
     if vm.observed in ON:
         live = [*migrate, "--live", "--copy-storage-all", "--auto-converge"]
-        return [shlex.join([*live, vm.domain_name, uri])]
+        by = ["--migrateuri", migration_uri(there.address)] if there and there.address else []
+        return [shlex.join([*live, *by, vm.domain_name, uri])]
     target = there.pools.filter(is_default=True).first() if there else None
     disks = list(vm.disks.select_related("pool"))
     pool = disks[0].pool.name if disks and disks[0].pool else "default"
@@ -92,20 +94,25 @@ def _send(pool: str, uri: str, into: str, file: tuple[str, str, str]) -> list[st
         shlex.join([*there, *make]),
         shlex.join([*here, "vol-download", "--pool", pool, name, name]),
         shlex.join([*there, "vol-upload", "--pool", into, name, name]),
+        shlex.join(["rm", name]),
     ]
 
 
-def _shown_uri(host: Host | None) -> str:
-    """As somebody on the other host would type it."""
+def _shown_uri(source: Host, host: Host | None) -> str:
+    """As somebody on ``source`` would type it: a socket of the site's own machine is only there."""
     if host is None:
         return "qemu+ssh://HOST/system"
+    here = (Host.Transport.LOCAL, Host.Transport.UNIX)
     match host.transport:
         case Host.Transport.SSH:
-            port = f":{host.port}" if host.port else ""
-            return f"qemu+ssh://{host.username}@{host.address}{port}/system"
+            return f"qemu+ssh://{connections.authority_of(host)}/system"
         case Host.Transport.TLS:
-            return f"qemu+tls://{host.address}/system"
-    return connections.uri_of(host)
+            return f"qemu+tls://{connections.authority_of(host)}/system"
+        case Host.Transport.UNIX if source.transport in here:
+            return connections.uri_of(host)
+        case Host.Transport.UNIX:
+            return f"qemu+ssh://{host.hostname or 'HOST'}/system?socket={host.socket_path}"
+    return f"qemu+ssh://{host.hostname or 'HOST'}/system"
 
 
 # --- inside the transaction ----------------------------------------------------------------------

@@ -18,11 +18,12 @@ from django.db import transaction
 from accounts.errors import Conflict, DomainError
 from hosts import connections
 from hosts.models import Host, Pool
-from hosts.virt.errors import NoSuchDomain, NoSuchVolume
+from hosts.virt.errors import NoSuchDomain, NoSuchVolume, UnknownVirtError, WrongState
 from hosts.virt.spec import DomainState, VolumeSpec
 from jobs import services as job_services
 from vms import at_host, nvram, power, seriallog, state, timeline
 from vms.deletion import patiently
+from vms.images import qcow2
 from vms.models import VM, Disk
 from vms.moving import places
 from vms.moving.requests import LEAVE
@@ -115,7 +116,13 @@ def move(ctx: JobContext) -> None:
 
             address = way.target.address
             uuid = way.vm.uuid
-            way.here.move_running(uuid, way.there, way.pools, progress, address=address)
+            try:
+                way.here.move_running(uuid, way.there, way.pools, progress, address=address)
+            except (UnknownVirtError, WrongState) as error:
+                facts = _find(way.here, way.vm)
+                if facts is not None and facts.state is DomainState.SHUTOFF:
+                    raise Conflict("vm.why.move_stopped", name=way.vm.name) from error
+                raise
         _settle(ctx, way)
 
 
@@ -217,7 +224,8 @@ def _must_be_off(way: _Way) -> None:
 def _carry(
     ctx: JobContext, way: _Way, pool: str, name: str, *, before: float, share: float
 ) -> None:
-    """One file as it is, byte for byte, through this worker."""
+    """One file as it is, byte for byte, through this worker; but for where what it stands on lies
+    there."""
     facts = way.here.volume(pool, name)
     spec = VolumeSpec(
         pool=way.pool.name,
@@ -234,24 +242,44 @@ def _carry(
     try:
         length = reader.size_bytes
         if length:
-            source = cast("BinaryIO", _Pieces(reader))
+            source = cast("BinaryIO", _Pieces(reader, _base_there(way, name)))
             way.there.upload_volume(spec.pool, name, source, length, progress)
     finally:
         reader.close()
 
 
-class _Pieces:
-    """What a volume's reader gives, in the sizes that are asked for."""
+def _base_there(way: _Way, volume: str) -> str:
+    """Empty: it stands on nothing, or on a file that lies in the same place."""
+    image = next((disk.backing_image for disk in way.disks if disk.volume == volume), None)
+    if image is None:
+        return ""
+    path = way.there.volume(way.pool.name, image.volume_name).path
+    return path if path != way.here.volume(_pool_of(way, volume), image.volume_name).path else ""
 
-    def __init__(self, reader: VolumeReader) -> None:
+
+def _pool_of(way: _Way, volume: str) -> str:
+    return next(d.pool.name for d in way.disks if d.volume == volume and d.pool is not None)
+
+
+class _Pieces:
+    """What a volume's reader gives, in the sizes that are asked for. ``base``: the path of what a
+    qcow2 file stands on where it goes to."""
+
+    def __init__(self, reader: VolumeReader, base: str) -> None:
         self._reader = reader
         self._rest = b""
+        if base:
+            self._gather(qcow2.MAX_CLUSTER_BYTES)
+            self._rest = qcow2.stand_on(self._rest, base)
 
     def read(self, size: int) -> bytes:
-        while len(self._rest) < size and (piece := self._reader.read()):
-            self._rest += piece
+        self._gather(size)
         taken, self._rest = self._rest[:size], self._rest[size:]
         return taken
+
+    def _gather(self, size: int) -> None:
+        while len(self._rest) < size and (piece := self._reader.read()):
+            self._rest += piece
 
 
 def _compare(way: _Way, disk: Disk) -> None:

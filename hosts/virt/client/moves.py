@@ -15,6 +15,7 @@ from hosts.virt.client.domains import DomainCalls
 from hosts.virt.connection import WORK_TIMEOUT_S, Connection
 from hosts.virt.errors import NoSuchDomain, OperationTimeout, UnknownVirtError, WrongState
 from hosts.virt.protocol import Hypervisor, Progress
+from hosts.virt.uri import migration_uri
 from hosts.virt.xml.moves import moved
 
 TICK_S = 0.5
@@ -50,7 +51,7 @@ class MoveCalls(DomainCalls):
             libvirt.VIR_MIGRATE_PARAM_PERSIST_XML: moved(self._xml(uuid, STORED), folders),
         }
         if address:
-            params[libvirt.VIR_MIGRATE_PARAM_URI] = f"tcp://{address}"
+            params[libvirt.VIR_MIGRATE_PARAM_URI] = migration_uri(address)
         here, other = Connection(self.connection.uri), Connection(_real(there).connection.uri)
         try:
             self._look_after(uuid, _begin(here, other, uuid, params), progress)
