@@ -33,6 +33,7 @@ COPY_BYTES_PER_S = 2_000_000
 QEMU_IMG = "/usr/bin/qemu-img"
 POOL_SIZE = "3G"
 SEEDLESS = "Tiny without a seed"  # its machines are whole without having booted
+BESIDE = ("serial.log", "nvram.fd")  # files of a machine that no row names
 POOL_FOLDER = "/var/lib/libvirt/images"
 
 WRAPPER = """#!/bin/sh
@@ -204,7 +205,8 @@ class Drill:
             uuids, files = self.expected(host)
             if (known := self.domains(host)) != uuids:
                 problems.append(f"domains on {host}: {known} are not {uuids}")
-            found = self.files(host) - {f"kvmweb-{uuid}-serial.log" for uuid in uuids}
+            beside = {f"kvmweb-{uuid}-{what}" for uuid in uuids for what in BESIDE}
+            found = self.files(host) - beside
             if found != files:
                 problems.append(f"files on {host}: {found} are not {files}")
         orphans = self.stack.rows(
