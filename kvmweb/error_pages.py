@@ -62,7 +62,7 @@ def _for_people(
     request: HttpRequest, status: int, code: str, params: Mapping[str, Any]
 ) -> HttpResponse:
     text = messages.text(code, params)
-    more = requests.prefilled(params) if code == "quota.exceeded" else ""
+    more = requests.prefilled(params, asker=request.user) if code == "quota.exceeded" else ""
     if request.headers.get("HX-Request") == "true":
         # The status is kept and nothing is swapped: toasts.js reads the marked text.
         marked = (

@@ -58,7 +58,7 @@ def problem(
     }
     if errors is not None:
         body["errors"] = errors
-    if code == "quota.exceeded" and (link := requests.prefilled(params or {})):
+    if code == "quota.exceeded" and (link := requests.prefilled(params or {}, asker=request.user)):
         body["request_url"] = request.build_absolute_uri(link)
     response = JsonResponse(body, status=status, content_type=CONTENT_TYPE)
     if status == 401:

@@ -72,11 +72,7 @@ def of(uuid: UUID | str, action: str, *, actor: User, about: About) -> Growth:
     policy.require(actor, needed, vm)
     found = ACTIONS[action](vm, actor, about)
     impacts = quotas.preview(found.team, found.user, found.ask)
-    # For a limit of their own only they can ask; for a team's, who makes machines there.
-    own_short = any(one.missing and one.scope == "member" for one in impacts)
-    theirs = policy.can(actor, Action.TEAM_CREATE_VM, found.team)
-    helps = theirs and (found.user.pk == actor.pk or not own_short)
-    more = requests.prefilled_for(found.team, impacts) if helps else ""
+    more = requests.prefilled_for(found.team, impacts, asker=actor, owner=found.user)
     return Growth(team=found.team, impacts=impacts, more=more)
 
 
@@ -116,8 +112,8 @@ def _snapshot_revert(vm: VM, _actor: User, about: About) -> _Asked:
     return _of_its_owner(vm, snapshots.growth(vm, snapshot, start=about.start))
 
 
-def _backup(vm: VM, actor: User, _about: About) -> _Asked:
-    return _Asked(team=vm.team, user=actor, ask=backups.take_ask(vm.disks.all()))
+def _backup(vm: VM, _actor: User, _about: About) -> _Asked:
+    return _of_its_owner(vm, backups.take_ask(vm.disks.all()))
 
 
 def _backup_restore(vm: VM, _actor: User, about: About) -> _Asked:
@@ -150,6 +146,10 @@ def _clone(vm: VM, actor: User, about: About) -> _Asked:
     return _Asked(team=team, user=actor, ask=cloning.ask(vm, start=about.start))
 
 
+def _port(vm: VM, _actor: User, _about: About) -> _Asked:
+    return _of_its_owner(vm, {Resource.PORTS: 1})
+
+
 def _bin_restore(vm: VM, _actor: User, _about: About) -> _Asked:
     return _of_its_owner(vm, recycle_bin.restore_ask(vm))
 
@@ -169,4 +169,5 @@ ACTIONS: Mapping[str, Callable[[VM, User, About], _Asked]] = {
     "template": _template,
     "clone": _clone,
     "bin-restore": _bin_restore,
+    "port": _port,
 }

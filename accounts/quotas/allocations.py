@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
@@ -112,6 +113,17 @@ def allocate_for(
     _take(ask, state=state, vm_id=None, team_id=team.pk, user_id=user.pk, subject=subject)
 
 
+def allocate_parts(parts: Mapping[str, Ask], *, team: Team, user: User) -> None:
+    """``allocate_for`` of several subjects at once: they are refused together, by every limit that
+    all of them would pass."""
+    whole: Counter[Resource] = Counter()
+    for ask in parts.values():
+        whole.update(_positive(ask))
+    _must_fit(dict(whole), team.pk, user.pk)
+    for subject, ask in parts.items():
+        allocate_for(subject, ask, team=team, user=user)
+
+
 def count(vm: Machine, amounts: Mapping[Resource, int]) -> None:
     """Write down what a machine takes already, over the limit or not: adopted, started outside.
     Usage says what is true, and blocks the next growth. A resource is counted once."""
@@ -150,7 +162,8 @@ def transfer(vm: Machine, *, team: Team, user: User, subjects: Collection[str] =
     if stays and vm.owner_id == user.pk:
         return
     impacts = impacts_of(standing_of(team.pk, user.pk, ask), ask)
-    refuse(team.pk, [one for one in impacts if not stays or one.scope == QuotaLimit.Scope.MEMBER])
+    theirs = [one for one in impacts if not stays or one.scope == QuotaLimit.Scope.MEMBER]
+    refuse(team.pk, user.pk, theirs)
     Allocation.objects.filter(_held_with(vm, subjects)).update(team_id=team.pk, user_id=user.pk)
 
 
@@ -196,12 +209,8 @@ def _take(
     user_id: int,
     subject: str,
 ) -> None:
-    must_be_atomic()
     wanted = _positive(ask)
-    if not wanted:
-        return
-    lock_teams(team_id)
-    refuse(team_id, impacts_of(standing_of(team_id, user_id, wanted), wanted))
+    _must_fit(wanted, team_id, user_id)
     Allocation.objects.bulk_create(
         Allocation(
             vm_id=vm_id,
@@ -214,6 +223,13 @@ def _take(
         )
         for resource, amount in wanted.items()
     )
+
+
+def _must_fit(wanted: Ask, team_id: int, user_id: int) -> None:
+    must_be_atomic()
+    if wanted:
+        lock_teams(team_id)
+        refuse(team_id, user_id, impacts_of(standing_of(team_id, user_id, wanted), wanted))
 
 
 def _positive(ask: Mapping[Resource, int]) -> Ask:

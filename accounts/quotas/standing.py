@@ -209,8 +209,8 @@ def is_lower(limit: Limit, other: Limit) -> bool:
     return other.hard == UNLIMITED or limit.hard < other.hard
 
 
-def refuse(team: Team | int, impacts: list[Impact]) -> None:
-    """Raise where a limit would be passed."""
+def refuse(team: Team | int, owner_id: int, impacts: list[Impact]) -> None:
+    """Raise where a limit would be passed by something of ``owner_id``'s."""
     short = [impact for impact in impacts if impact.missing]
     if not short:
         return
@@ -221,6 +221,7 @@ def refuse(team: Team | int, impacts: list[Impact]) -> None:
         **_facts(first),
         team=row.name,
         team_id=row.pk,
+        owner_id=owner_id,
         # Every limit that is passed, so that a person mends all at once.
         short=[_facts(impact) for impact in short],
     )

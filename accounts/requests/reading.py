@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
+from django.contrib.auth.models import AnonymousUser
 from django.db.models import QuerySet
 from django.urls import reverse
 
@@ -53,11 +54,14 @@ def deciders(request: QuotaRequest) -> list[User]:
     return list(people.exclude(pk=request.requester_id).order_by("pk"))
 
 
-def prefilled(params: Mapping[str, Any]) -> str:
+def prefilled(params: Mapping[str, Any], *, asker: User | AnonymousUser) -> str:
     """The address of a request that asks for what a refusal (``quota.exceeded``) said is
-    missing; "" where it says nothing of the kind."""
+    missing; "" where it says nothing of the kind, or ``asker`` may not ask for it."""
     short = params.get("short") or []
     if not short or "team_id" not in params:
+        return ""
+    team = Team.objects.filter(pk=params["team_id"]).first()
+    if team is None or not _may_ask(asker, team, params, short):
         return ""
     # A team's limit stands before a member's: raising the member's alone would not help.
     scope = Scope.MEMBER if all(one["scope"] == "member" for one in short) else Scope.TEAM
@@ -66,15 +70,26 @@ def prefilled(params: Mapping[str, Any]) -> str:
         for one in short
         if (one["scope"] == "member") == (scope == Scope.MEMBER)
     }
-    query = {"team": params["team_id"], "scope": scope.value, **missing}
+    query = {"team": team.pk, "scope": scope.value, **missing}
     return f"{reverse('request_new')}?{urlencode(query)}"
 
 
-def prefilled_for(team: Team, impacts: Iterable[quotas.Impact]) -> str:
-    """The same from what a preview says is missing."""
+def prefilled_for(team: Team, impacts: Iterable[quotas.Impact], *, asker: User, owner: User) -> str:
+    """The same from what a preview says is missing for something of ``owner``'s."""
     short = [
         {"resource": one.resource.value, "scope": one.scope, "missing": one.missing}
         for one in impacts
         if one.missing
     ]
-    return prefilled({"team_id": team.pk, "short": short})
+    params = {"team_id": team.pk, "owner_id": owner.pk, "short": short}
+    return prefilled(params, asker=asker)
+
+
+def _may_ask(
+    asker: User | AnonymousUser, team: Team, params: Mapping[str, Any], short: list[dict[str, Any]]
+) -> bool:
+    """For a limit of their own only they can ask; for a team's, who makes machines there."""
+    own = any(one["scope"] == "member" for one in short)
+    if isinstance(asker, AnonymousUser) or (own and params.get("owner_id") != asker.pk):
+        return False
+    return policy.can(asker, Action.TEAM_CREATE_VM, team)

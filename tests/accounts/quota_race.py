@@ -1,10 +1,12 @@
-"""Run by ``test_quota_race``: forty at once, in several processes.
+"""Run by ``test_quota_race``, with ``KVMWEB_DATABASE_URL`` of a fresh, migrated database.
 
-``python quota_race.py <processes> <what>`` with ``KVMWEB_DATABASE_URL`` of a fresh, migrated
-database; prints JSON. *machines*: forty ask for one each, where ten fit. *mix*: 32 creates where
-six fit, and eight starts where five fit, through the real services. *growth*: creates, resizes,
-restores and starts through the API. *decide*: two admins approve and the requester withdraws the
-same request, for twelve requests.
+``python quota_race.py 4 <what>``: forty at once, in four processes; prints JSON. *machines*: forty
+ask for one each, where ten fit. *decide*: two admins approve and the requester withdraws the same
+request, for twelve requests.
+
+``python quota_race.py seed <what>``: what forty send to the site at once, as JSON. *creates*: as
+many machines, where ten fit. *growth*: creates, resizes, restores and starts. ``python
+quota_race.py left``: what there is afterwards.
 """
 
 from __future__ import annotations
@@ -68,18 +70,16 @@ def ask(vm_id: int) -> str:
         connection.close()
 
 
-def prepare_mix() -> list[tuple[str, int]]:
-    import uuid as uuids
-
-    from accounts import quotas, services
-    from accounts.models import QuotaLimit, Resource
+def prepare_site(stopped: int) -> list[Any]:
+    """A person, a host, an image, and so many machines of theirs that are off."""
+    from accounts import services
     from hosts.models import Host, Network
-    from vms.models import VM, Image
+    from vms.models import Image
 
-    user = services.create_user(None, "racer", "", None)
+    services.create_user(None, "racer", "", None)
     host = Host.objects.create(name="a", transport="local", reach="up", cpus=64, memory_mib=1 << 20)
     Network.objects.create(
-        host=host, name="default", uuid=uuids.uuid4(), kind="nat", active=True, public=True
+        host=host, name="default", uuid=uuid.uuid4(), kind="nat", active=True, public=True
     )
     Image.objects.create(
         name="Tiny",
@@ -89,62 +89,35 @@ def prepare_mix() -> list[tuple[str, int]]:
         virtual_size_bytes=1 << 30,
         has_cloud_init=False,
     )
-    limits = {"machines": 14, "running_machines": 5, "vcpus": 999}
-    for resource, hard in limits.items():
-        QuotaLimit.objects.filter(scope="site", resource=resource).update(hard=hard)
-    stopped = [
-        VM.objects.create(
-            name=f"s{n}",
-            domain_name=uuids.uuid4().hex,
-            owner=user,
-            team=user.personal_team,
-            host=host,
-            vcpus=1,
-            memory_mib=256,
-            hostname=f"s{n}",
-            observed="shutoff",
-            desired="stopped",
-        )
-        for n in range(8)
-    ]
-    for vm in stopped:
-        quotas.count(vm, {Resource.MACHINES: 1})
-    asks = [("start", vm.pk) for vm in stopped] + [("create", n) for n in range(32)]
-    return [asks[n * 7 % 40] for n in range(40)]  # mixed among the processes
+    return [stopped_machine(f"s{n}") for n in range(stopped)]
 
 
-def mix(asked: tuple[str, int]) -> str:
-    from django.db import connection
-
-    from accounts.errors import QuotaExceeded
+def stopped_machine(name: str) -> Any:
     from accounts.models import User
-    from vms import lifecycle, provisioning
-    from vms.models import VM, Image
+    from hosts.models import Host
+    from vms.models import VM
 
-    what, number = asked
-    try:
-        user = User.objects.get(username="racer")
-        if what == "start":
-            lifecycle.request(VM.objects.get(pk=number), "start", actor=user)
-        else:
-            provisioning.request_vm(
-                actor=user,
-                team=None,
-                name=f"c{number}",
-                image=Image.objects.get(),
-                vcpus=1,
-                memory_mib=256,
-                disk_gib=1,
-                start=False,
-            )
-    except QuotaExceeded as exc:
-        return f"{what} refused:{exc.params['resource']}"
-    except Exception as exc:  # noqa: BLE001 - the test shows what went wrong
-        return f"{what} {type(exc).__name__}: {exc} {getattr(exc, 'fields', '')}"
-    else:
-        return f"{what} done"
-    finally:
-        connection.close()
+    user = User.objects.get()
+    return VM.objects.create(
+        name=name,
+        domain_name=uuid.uuid4().hex,
+        owner=user,
+        team=user.personal_team,
+        host=Host.objects.get(),
+        vcpus=1,
+        memory_mib=256,
+        hostname=name,
+        observed="shutoff",
+        desired="stopped",
+    )
+
+
+def limit(**hard: int) -> None:
+    from accounts.models import QuotaLimit
+
+    QuotaLimit.objects.update(hard=-1)
+    for resource, value in hard.items():
+        QuotaLimit.objects.filter(scope="site", resource=resource).update(hard=value)
 
 
 def prepare_decide() -> list[tuple[str, int]]:
@@ -190,87 +163,90 @@ def decide(asked: tuple[str, int]) -> str:
         connection.close()
 
 
-def prepare_growth() -> list[tuple[str, str, str, str]]:
-    """Through the API: 16 creates, eight resizes and eight restores want 32 vCPUs where twelve
-    fit; eight starts want eight running ones where four fit."""
-    prepare_mix()
+Sent = tuple[str, str, str, str]  # what it is, the method, the path in the API, the body
+
+
+def creates(count: int) -> list[Sent]:
+    from vms.models import Image
+
+    body = {"image": Image.objects.get().pk, "vcpus": 1, "memory_mib": 256, "disk_gib": 1}
+    return [
+        ("create", "POST", "/vms", json.dumps(body | {"name": f"new{n}", "start": False}))
+        for n in range(count)
+    ]
+
+
+def seed_creates() -> list[Sent]:
+    prepare_site(0)
+    limit(machines=LIMIT)
+    return creates(40)
+
+
+def seed_growth() -> list[Sent]:
+    """16 creates, eight resizes and eight restores want 32 vCPUs where twelve fit; eight starts
+    want eight running ones where four fit."""
     from datetime import timedelta
 
     from django.utils import timezone
 
-    from accounts import quotas, tokens
-    from accounts.models import Allocation, QuotaLimit, Resource, User
-    from vms.models import VM, Image
+    from accounts import quotas
+    from accounts.models import Resource
+    from vms.models import VM
 
-    user = User.objects.get()
-    token = tokens.issue(user, "race", ["read", "write"], None)[1]
-    Allocation.objects.all().delete()
-    QuotaLimit.objects.update(hard=-1)
-    for resource, hard in {"vcpus": 28, "running_vcpus": 4}.items():
-        QuotaLimit.objects.filter(scope="site", resource=resource).update(hard=hard)
-    sizes = {Resource.MACHINES: 1, Resource.VCPUS: 1, Resource.MEMORY_MIB: 256}
-    starts = list(VM.objects.order_by("pk"))
-    more = [
-        VM.objects.create(
-            name=f"{word}{n}",
-            domain_name=uuid.uuid4().hex,
-            owner=user,
-            team=user.personal_team,
-            host=starts[0].host,
-            vcpus=1,
-            memory_mib=256,
-            hostname=f"{word}{n}",
-            observed="shutoff",
-            desired="stopped",
-        )
-        for word in ("size", "bin")
-        for n in range(8)
-    ]
-    for vm in (*starts, *more[:8]):
-        quotas.count(vm, sizes)
+    starts = prepare_site(8)
+    limit(vcpus=28, running_vcpus=4)
+    sizes = [stopped_machine(f"size{n}") for n in range(8)]
+    bins = [stopped_machine(f"bin{n}") for n in range(8)]
+    for vm in (*starts, *sizes):
+        quotas.count(vm, {Resource.MACHINES: 1, Resource.VCPUS: 1, Resource.MEMORY_MIB: 256})
     now = timezone.now()
-    VM.objects.filter(name__startswith="bin").update(
+    VM.objects.filter(pk__in=[vm.pk for vm in bins]).update(
         binned_at=now, bin_until=now + timedelta(days=7)
     )
-    body = {"image": Image.objects.get().pk, "vcpus": 1, "memory_mib": 256, "disk_gib": 1}
-    made = [json.dumps(body | {"name": f"new{n}", "start": False}) for n in range(16)]
     asks = [
         *(("start", "POST", f"/vms/{vm.uuid}/start", "") for vm in starts),
-        *(("grow", "PUT", f"/vms/{vm.uuid}/hardware/size", '{"vcpus": 2}') for vm in more[:8]),
-        *(("grow", "POST", f"/vms/{vm.uuid}/take-back", "{}") for vm in more[8:]),
-        *(("grow", "POST", "/vms", one) for one in made),
+        *(("grow", "PUT", f"/vms/{vm.uuid}/hardware/size", '{"vcpus": 2}') for vm in sizes),
+        *(("grow", "POST", f"/vms/{vm.uuid}/take-back", "{}") for vm in bins),
+        *(("grow", *rest) for _what, *rest in creates(16)),
     ]
-    os.environ["RACE_TOKEN"] = token  # for the children
-    return [asks[n * 7 % 40] for n in range(40)]  # mixed among the processes
+    return [asks[n * 7 % 40] for n in range(40)]  # mixed
 
 
-def grow(asked: tuple[str, str, str, str]) -> str:
+SEEDS = {"creates": seed_creates, "growth": seed_growth}
+
+
+def seed(what: str) -> dict[str, Any]:
+    from accounts import tokens
+    from accounts.models import User
+
+    asks = SEEDS[what]()
+    return {"asks": asks, "token": tokens.issue(User.objects.get(), "race", ["write"], None)[1]}
+
+
+def left() -> dict[str, Any]:
     from django.db import connection
-    from django.test import Client
+    from django.db.models import Sum
 
-    what, method, path, body = asked
-    try:
-        answer = Client(headers={"Host": "localhost"}).generic(
-            method,
-            f"/api/v1{path}",
-            body,
-            content_type="application/json",
-            headers={"Authorization": f"Bearer {os.environ['RACE_TOKEN']}", "Host": "localhost"},
-        )
-        if answer.status_code == 202:
-            return f"{what} done"
-        told = answer.json()
-        return f"{what} {told['code']}:{told['params'].get('resource', told)}"
-    except Exception as exc:  # noqa: BLE001 - the test shows what went wrong
-        return f"{what} {type(exc).__name__}: {exc}"
-    finally:
-        connection.close()
+    from accounts.models import Allocation, QuotaGrant, QuotaRequest
+    from jobs.models import Job
+    from vms import recount
+    from vms.models import VM
+
+    used = Allocation.objects.order_by().values("resource").annotate(total=Sum("amount"))
+    return {
+        "vendor": connection.vendor,
+        "allocated": {row["resource"]: row["total"] for row in used},
+        "approved": QuotaRequest.objects.filter(state="approved").count(),
+        "withdrawn": QuotaRequest.objects.filter(state="withdrawn").count(),
+        "grants": QuotaGrant.objects.count(),
+        "machines": VM.objects.count(),
+        "jobs": Job.objects.count(),
+        "differences": recount.run(repair=False).differences,
+    }
 
 
 WAYS = {
     "machines": (prepare, ask),
-    "mix": (prepare_mix, mix),
-    "growth": (prepare_growth, grow),
     "decide": (prepare_decide, decide),
 }
 
@@ -292,8 +268,7 @@ def main(processes: int, what: str) -> None:
     import django
 
     django.setup()
-    from django.db import connection, connections
-    from django.db.models import Sum
+    from django.db import connections
 
     asks = prepare(processes * THREADS) if what == "machines" else WAYS[what][0]()
     connections.close_all()
@@ -308,19 +283,18 @@ def main(processes: int, what: str) -> None:
     told = Counter(word for _ in children for word in answers.get(timeout=120))
     for one in children:
         one.join()
-    from accounts.models import Allocation, QuotaGrant, QuotaRequest
+    print(json.dumps(left() | {"told": told}))  # noqa: T201
 
-    used = Allocation.objects.order_by().values("resource").annotate(total=Sum("amount"))
-    found = {
-        "vendor": connection.vendor,
-        "told": told,
-        "allocated": {row["resource"]: row["total"] for row in used},
-        "approved": QuotaRequest.objects.filter(state="approved").count(),
-        "withdrawn": QuotaRequest.objects.filter(state="withdrawn").count(),
-        "grants": QuotaGrant.objects.count(),
-    }
-    print(json.dumps(found))  # noqa: T201
+
+def by_hand(word: str, what: str) -> None:
+    import django
+
+    django.setup()
+    print(json.dumps(seed(what) if word == "seed" else left()))  # noqa: T201
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    if sys.argv[1].isdigit():
+        main(int(sys.argv[1]), sys.argv[2])
+    else:
+        by_hand(sys.argv[1], sys.argv[-1])

@@ -60,12 +60,13 @@ def told(person: User) -> list[str]:
 
 
 # --- asking -------------------------------------------------------------------------------------
-def test_a_refusal_leads_to_a_request_that_is_filled_in(vm, admin, team, api, owner) -> None:
+def test_a_refusal_leads_to_a_request_that_is_filled_in(vm, admin, team, owner, outsider) -> None:
     quotas.set_limit(actor=admin, resource=R.VCPUS, hard=2, team=team)
     quotas.set_limit(actor=admin, resource=R.DISK_GIB, hard=5, team=team)
     with pytest.raises(QuotaExceeded) as caught:
         take(vm, vcpus=3, disk_gib=10)
-    url = urlsplit(requests.prefilled(caught.value.params))
+    assert requests.prefilled(caught.value.params, asker=outsider) == ""
+    url = urlsplit(requests.prefilled(caught.value.params, asker=owner))
     assert url.path == "/requests/new/"
     assert {name: value[0] for name, value in parse_qs(url.query).items()} == {
         "team": str(team.pk),
@@ -79,8 +80,9 @@ def test_a_members_limit_is_asked_for_the_member(make_vm, teammate, team, owner)
     quotas.set_limit(actor=owner, resource=R.VCPUS, hard=1, team=team, user=teammate)
     with pytest.raises(QuotaExceeded) as caught:
         take(make_vm(teammate, team), vcpus=3)
-    assert "scope=member" in requests.prefilled(caught.value.params)
-    assert requests.prefilled({"resource": "vcpus"}) == ""
+    assert "scope=member" in requests.prefilled(caught.value.params, asker=teammate)
+    assert requests.prefilled(caught.value.params, asker=owner) == "", "nobody asks for another"
+    assert requests.prefilled({"resource": "vcpus"}, asker=teammate) == ""
 
 
 def test_the_profile_leads_to_a_request(browser, outsider: User) -> None:

@@ -54,7 +54,7 @@ def test_the_refusal_says_which_limit_whose_and_by_how_much(vm, admin, team) -> 
         "missing": 2,
     }
     assert params.pop("short") == [facts]
-    assert params == facts | {"team": "rivendell", "team_id": team.pk}
+    assert params == facts | {"team": "rivendell", "team_id": team.pk, "owner_id": vm.owner_id}
     text = messages.text("quota.exceeded", caught.value.params)
     assert "rivendell" in text
     assert "vCPUs" in text

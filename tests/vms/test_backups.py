@@ -197,6 +197,14 @@ def test_they_change_hands_with_the_machine(
     assert quotas.usage(theirs)[Resource.BACKUPS_GIB] == 10
 
 
+def test_it_counts_for_the_owner_whoever_asks(
+    vm: VM, fake: FakeHypervisor, owner: User, team: Team, admin: User
+) -> None:
+    taken(vm, admin)
+    assert quotas.usage(team, owner)[Resource.BACKUPS_GIB] == 10
+    assert quotas.usage(team, admin)[Resource.BACKUPS_GIB] == 0
+
+
 def test_deleting_one(vm: VM, fake: FakeHypervisor, owner: User, team: Team) -> None:
     backup = taken(vm, owner)
     run_to_end(services.delete(backup, actor=owner))

@@ -187,8 +187,10 @@ def test_nothing_else_is_done_with_it_meanwhile(source: VM, owner: User) -> None
 
 def test_the_quota_counts(source: VM, owner: User, team: Team) -> None:
     QuotaLimit.objects.create(scope="team", team=team, resource=Resource.IMAGES_GIB, hard=5)
-    with pytest.raises(QuotaExceeded):
+    QuotaLimit.objects.create(scope="team", team=team, resource=Resource.TEMPLATES, hard=0)
+    with pytest.raises(QuotaExceeded) as caught:
         services.make(source, actor=owner, name="too big")
+    assert {one["resource"] for one in caught.value.params["short"]} == {"templates", "images_gib"}
     assert not Template.objects.exists()
 
 

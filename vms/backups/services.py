@@ -498,7 +498,7 @@ def _write(
         subject(backup),
         take_ask(disks),
         team=vm.team,
-        user=actor or vm.owner,
+        user=vm.owner,
     )
     return backup
 

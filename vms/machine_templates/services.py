@@ -93,6 +93,7 @@ def make(
             raise Conflict(code, name=row.name, host=row.host.name if row.host else "")
         template = into or _new(name, row.team, actor, description.strip(), public=public)
         image = _version(row, template, actor)
+        _pay(template, image, actor, new=into is None)
         job = job_services.enqueue(
             KIND,
             actor=actor,
@@ -239,8 +240,6 @@ def _new(name: str, team: Team, actor: User, description: str, *, public: bool) 
         raise Invalid(
             "template.name_taken", fields={"name": "template.name_taken"}, name=name
         ) from error
-    quotas.allocate_for(subject(template), {Resource.TEMPLATES: 1}, team=team, user=actor)
-    quotas.activate_subject(subject(template))
     return template
 
 
@@ -276,10 +275,15 @@ def _version(vm: VM, template: Template, actor: User) -> Image:
         created_by=actor,
     )
     ImageCopy.objects.create(image=image, pool=disk.pool, state=ImageCopy.State.COPYING)
-    quotas.allocate_for(
-        subject(image), {Resource.IMAGES_GIB: disk.size_gib}, team=template.team, user=actor
-    )
     return image
+
+
+def _pay(template: Template, image: Image, actor: User, *, new: bool) -> None:
+    parts: dict[str, quotas.Ask] = {subject(image): {Resource.IMAGES_GIB: image.min_disk_gib}}
+    if new:
+        parts[subject(template)] = {Resource.TEMPLATES: 1}
+    quotas.allocate_parts(parts, team=template.team, user=actor)
+    quotas.activate_subject(subject(template))
 
 
 def _image_name(template: Template, number: int) -> str:

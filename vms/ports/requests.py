@@ -21,7 +21,6 @@ from vms.ports import rules
 
 if TYPE_CHECKING:
     from accounts.models import User
-    from accounts.quotas import Impact
 
 # Somebody in another team may be given the same free one in this moment.
 TRIES = 5
@@ -91,10 +90,6 @@ def find(vm: VM, pk: int) -> PublishedPort:
         raise NotFound("port.not_found")
     port.vm = vm
     return port
-
-
-def impact(vm: VM) -> list[Impact]:
-    return quotas.preview(vm.team, vm.owner, {Resource.PORTS: 1})
 
 
 # --- inside --------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ def _context(
         else "",
         "impacts": impacts,
         "missing": any(impact.missing for impact in impacts),
-        "more": quota_requests.prefilled_for(team, impacts),
+        "more": quota_requests.prefilled_for(team, impacts, asker=request.user, owner=request.user),
         "refused": messages.text(refused.code, refused.params) if refused else "",
         "refused_by_quota": isinstance(refused, QuotaExceeded),
         "commands": commands.show_clone(

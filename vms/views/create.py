@@ -53,7 +53,9 @@ def show(request: SignedInRequest) -> HttpResponse:
         except DomainError as error:
             refused = messages.text(error.code, error.params)
             context = _context(form, refused=refused, quota=isinstance(error, QuotaExceeded))
-            context["more"] = requests.prefilled(error.params) or context["more"]
+            context["more"] = (
+                requests.prefilled(error.params, asker=request.user) or context["more"]
+            )
             return render_page(request, "vms/create.html", context, status=error.status)
         else:
             page = "vm_batch" if isinstance(made, Batch) else "vm_detail"
@@ -218,7 +220,9 @@ def _context(
         "team": team,
         "impacts": _worth_showing(impacts),
         "missing": [one for one in impacts if one.missing],
-        "more": requests.prefilled_for(team, impacts) if team else "",
+        "more": requests.prefilled_for(team, impacts, asker=form.person, owner=form.person)
+        if team
+        else "",
         "commands": _commands(form, image, size, hardware),
         "refused": refused,
         "refused_by_quota": quota,

@@ -37,7 +37,6 @@ def dialog(request: SignedInRequest, uuid: UUID) -> HttpResponse:
         context = {
             "vm": vm,
             "ports": shown,
-            "impacts": requests.impact(vm),
             "public": rules.public_name(),
             "commands": commands.show_port(vm, 22),
         }
