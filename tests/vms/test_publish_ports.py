@@ -105,7 +105,9 @@ def test_by_the_api_and_the_page(
     page = browser(owner).get(f"/machines/{runs.uuid}/?tab=hardware").content.decode()
     assert made.json()["address"] in page
     dialog = browser(owner).get(f"/machines/{runs.uuid}/ports/").content.decode()
-    assert "Published ports" in dialog  # what it takes of the quota
+    growth = f"/machines/{runs.uuid}/growth/port/"
+    assert growth in dialog, "it shows what a port takes of the quota"
+    assert "Published ports" in browser(owner).get(growth).content.decode()
     number = made.json()["id"]
     assert browser(owner).get(f"/machines/{runs.uuid}/ports/?port={number}").status_code == 200
     assert api(owner).delete(f"{at}/{number}").status_code == 204
