@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import QuerySet, Sum
 from django.utils import timezone
 
 from accounts import audit, policy, quotas
@@ -21,7 +21,7 @@ from jobs import reconcile
 from jobs import services as job_services
 from vms import names, queries, state, timeline
 from vms.backups import services as backups
-from vms.models import VM, MachineRules
+from vms.models import VM, Disk, MachineRules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,14 +37,21 @@ AGAIN_AFTER = timedelta(hours=1)
 PURGES_AT_ONCE = 20
 
 
-def contents(user: User) -> list[VM]:
-    """The deleted machines that ``user`` may see, those that go first at the top."""
-    return list(rows(user))
-
-
 def rows(user: User) -> QuerySet[VM, VM]:
-    """``contents``, for a page of them."""
+    """The deleted machines that ``user`` may see, those that go first at the top."""
     return queries.with_related(VM.objects.visible_to(user).in_bin().order_by("bin_until", "pk"))
+
+
+def deletable(user: User) -> list[VM]:
+    """Those among them that ``user`` may restore and delete for good."""
+    door = policy.door(user)
+    return [vm for vm in rows(user) if door.can(Action.DELETE, vm)]
+
+
+def disks_gib(user: User) -> int:
+    """What the disks of all of them take together."""
+    seen = Disk.objects.filter(vm__in=VM.objects.visible_to(user).in_bin())
+    return seen.aggregate(total=Sum("size_gib"))["total"] or 0
 
 
 def restore(vm: VM, *, actor: User, name: str = "") -> Job:
@@ -106,14 +113,11 @@ def purge(vm: VM, *, actor: User | None, keep: Iterable[str] = ()) -> Job:
 
 def purge_all(user: User) -> tuple[int, int]:
     """Of the bin that ``user`` sees, each that they may delete: (begun, left as they are)."""
-    door = policy.door(user)
     done = left = 0
-    for vm in contents(user):
-        if not door.can(Action.DELETE, vm):
-            continue
+    for vm in deletable(user):
         try:
             purge(vm, actor=user)
-        except DomainError:
+        except DomainError:  # noqa: PERF203 - each for itself
             left += 1
         else:
             done += 1

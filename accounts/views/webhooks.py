@@ -10,12 +10,12 @@ from django.shortcuts import redirect
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
-from accounts import messages, notifications, policy, webhooks
+from accounts import messages, notifications, policy, teams, webhooks
 from accounts.access import SignedInRequest, signed_in
 from accounts.errors import DomainError
 from accounts.forms import WebhookForm, add_error
 from accounts.fragments import render_page
-from accounts.models import Team, WebhookDelivery
+from accounts.models import Team, User, WebhookDelivery
 from accounts.views.team_pages import find
 
 _SHOWN = 20
@@ -67,9 +67,12 @@ def _page(request: SignedInRequest, team: Team | None) -> HttpResponse:
         else:
             form = WebhookForm(topics=topics)
     hooks = webhooks.of(request.user) if team is None else webhooks.of_team(team)
+    managers = set(teams.managers(team).values_list("pk", flat=True)) if team else set()
     rows: list[dict[str, Any]] = [
         {
             "hook": hook,
+            # It goes on for the team; whether its address is still the team's, they must say.
+            "has_left": team is not None and not _may_set(hook.user, managers),
             "topics": [topics[topic] for topic in hook.topics if topic in topics],
             "deliveries": [_shown(hook.url, one) for one in hook.deliveries.all()[:_SHOWN]],
         }
@@ -78,6 +81,10 @@ def _page(request: SignedInRequest, team: Team | None) -> HttpResponse:
     context = {"form": form, "rows": rows, "secret": secret, "team": team}
     status = _WRONG_INPUT if form.errors else 200
     return render_page(request, "accounts/webhooks.html", context, status=status)
+
+
+def _may_set(user: User, managers: set[int]) -> bool:
+    return user.is_active and (user.is_admin or user.pk in managers)
 
 
 def _back(team: Team | None) -> HttpResponse:

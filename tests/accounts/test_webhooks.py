@@ -330,6 +330,21 @@ def test_it_outlives_who_has_set_it(
     assert said(receiver) == [f"Ada has left the team {team.name}."]
 
 
+def test_said_when_who_set_it_has_left(
+    team: Team,
+    owner: User,
+    teammate: User,
+    browser: Callable[..., Any],
+    receiver: Receiver,
+) -> None:
+    teams.set_member(actor=owner, team=team, username=teammate.username, role="manager")
+    webhooks.add(teammate, url=receiver.url, topics=["team"], team=team)
+    page = f"/teams/{team.pk}/webhooks/"
+    assert "does not manage this team any more" not in browser(owner).get(page).content.decode()
+    teams.remove_member(actor=owner, team=team, user_id=teammate.pk)
+    assert "does not manage this team any more" in browser(owner).get(page).content.decode()
+
+
 def test_page_and_api_of_a_team(
     team: Team,
     owner: User,

@@ -46,7 +46,7 @@ def test_it_is_off_and_kept_with_its_disks(
     assert used[Resource.DISK_GIB] == 10  # it is there, so it counts
     assert used[Resource.MACHINES] == used[Resource.VCPUS] == used[Resource.RUNNING_VCPUS] == 0
     assert queries.page(owner, queries.ListQuery()).count == 0
-    assert recycle_bin.contents(owner) == [binned]
+    assert list(recycle_bin.rows(owner)) == [binned]
 
 
 def test_no_verb_but_delete_works_on_it(binned: VM, owner: User) -> None:
@@ -127,7 +127,7 @@ def test_a_person_deletes_it_for_good(
     assert quotas.usage(team)[Resource.DISK_GIB] == 0
     binned.refresh_from_db()
     assert binned.deleted_at is not None
-    assert recycle_bin.contents(owner) == []
+    assert list(recycle_bin.rows(owner)) == []
     with pytest.raises(Conflict, match=r"bin\.not_in"):
         recycle_bin.restore(binned, actor=owner)
 
@@ -164,12 +164,12 @@ def test_who_may(
     binned: VM, owner: User, teammate: User, viewer: User, outsider: User, admin: User
 ) -> None:
     for person in (teammate, viewer):
-        assert recycle_bin.contents(person) == [binned]  # they see what the team has
+        assert list(recycle_bin.rows(person)) == [binned]  # they see what the team has
         for act in (recycle_bin.restore, recycle_bin.purge):
             with pytest.raises(Forbidden):
                 act(binned, actor=person)
         assert recycle_bin.purge_all(person) == (0, 0)
-    assert recycle_bin.contents(outsider) == []
+    assert list(recycle_bin.rows(outsider)) == []
     with pytest.raises(NotFound):
         recycle_bin.restore(binned, actor=outsider)
     with pytest.raises(Forbidden):
@@ -211,6 +211,33 @@ class TestPages:
         assert "virsh -c qemu:///system undefine" in purge
         detail = client.get(f"/machines/{binned.uuid}/").content.decode()
         assert "It lies in the recycle bin" in detail
+
+    def test_in_pages(
+        self,
+        binned: VM,
+        made: Made,
+        owner: User,
+        viewer: User,
+        browser: Callable[[User], Client],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The sum is of all; a dialog names what goes, and only to who may delete it."""
+        second = made(name="second", start=False)
+        run_to_end(lifecycle.request(second, "delete", actor=owner))
+        monkeypatch.setattr("vms.views.recycle_bin.PAGE_SIZE", 1)
+        first, last = (
+            browser(owner).get(f"/machines/bin/?page={n}").content.decode() for n in (1, 2)
+        )
+        for vm, here in ((binned, (True, False)), (second, (False, True))):
+            row = f'id="bin-{vm.uuid}"'
+            assert (row in first, row in last) == here
+        assert "Page 2 of 2" in last
+        assert "20 GiB" in first
+        dialog = browser(owner).get("/machines/bin/?part=empty").content.decode()
+        assert binned.name in dialog
+        assert "second" in dialog
+        for_viewer = browser(viewer).get("/machines/bin/?part=empty").content.decode()
+        assert binned.name not in for_viewer
 
     def test_restore_empty_and_days(
         self, binned: VM, owner: User, admin: User, browser: Callable[[User], Client]
@@ -258,7 +285,7 @@ def test_the_bin_asks_no_query_for_each_machine(
     now = timezone.now()
     for _ in range(12):
         make_vm(owner, team, observed="shutoff", binned_at=now, bin_until=now)
-    with django_assert_max_num_queries(34):
+    with django_assert_max_num_queries(36):
         browser(owner).get("/machines/bin/")
 
 

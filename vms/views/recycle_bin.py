@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
+from django.core.paginator import Paginator
 from django.http import HttpResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -21,6 +22,7 @@ from vms.models import VM, Backup, MachineRules
 from vms.presentation import MachineView
 
 _CHANGED = "vm job"
+PAGE_SIZE = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,17 +49,25 @@ class BackupRow:
 @signed_in
 @require_safe
 def show(request: SignedInRequest) -> HttpResponse:
-    rows = _rows(request)
+    if request.GET.get("part") == "empty":
+        goes = presentation.machines(recycle_bin.deletable(request.user), request.user)
+        return render_page(request, "vms/bin.html", {"goes": goes}, parts={"empty"})
+    page = Paginator(recycle_bin.rows(request.user), PAGE_SIZE).get_page(request.GET.get("page"))
+    rows = _rows(request, list(page.object_list))
     context = {
         "rows": rows,
-        "disk_gib": sum(row.machine.disk_gib for row in rows),
+        "page": page.number,
+        "pages": page.paginator.num_pages,
+        "previous_url": f"?page={page.number - 1}" if page.has_previous() else "",
+        "next_url": f"?page={page.number + 1}" if page.has_next() else "",
+        "disk_gib": recycle_bin.disks_gib(request.user),
         "may_empty": any(row.may for row in rows),
         "backups": _backups(request),
         "days": MachineRules.current().bin_days,
         "days_min": recycle_bin.DAYS_MIN,
         "days_max": recycle_bin.DAYS_MAX,
     }
-    return render_page(request, "vms/bin.html", context, parts={"rows", "empty"})
+    return render_page(request, "vms/bin.html", context, parts={"rows"})
 
 
 @signed_in
@@ -148,9 +158,8 @@ def _backups(request: SignedInRequest) -> list[BackupRow]:
     ]
 
 
-def _rows(request: SignedInRequest) -> list[BinRow]:
+def _rows(request: SignedInRequest, vms: list[VM]) -> list[BinRow]:
     door = policy.door(request.user)
-    vms = recycle_bin.contents(request.user)
     names = {vm.name for vm in vms}
     taken = set(
         VM.objects.in_use()
