@@ -11,8 +11,8 @@ from accounts.errors import QuotaExceeded
 from accounts.models import Allocation, Membership, QuotaLimit, Resource, Team, User
 from hosts.virt.fake import FakeHypervisor
 from jobs.models import Job
+from tests.vms.backups.helpers import taken
 from tests.vms.conftest import run_to_end
-from tests.vms.test_backups import taken
 from tests.vms.test_snapshots import taken as snapshot_of
 from vms import growth, lifecycle, ownership, provisioning, recount, recycle_bin
 from vms.backups import services as backups
