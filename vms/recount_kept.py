@@ -1,7 +1,8 @@
 """The same recount for what belongs to no machine: templates, their versions, and backups.
 
 Each is held under a subject of its own. What is held under a subject that is nobody's, for another
-team, or in another amount than the rows say is a difference. One that a job is at is left to it.
+team or person, or in another amount than the rows say is a difference. One that a job is at is
+left to it.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def _there() -> dict[str, Kept]:
         found[backups.subject(backup)] = Kept(
             name=f"{backup.vm.name} · {backup.number}",
             team=backup.vm.team,
-            user_id=backup.created_by_id or backup.vm.owner_id,
+            user_id=backup.vm.owner_id,  # whoever asked for it
             takes={Resource.BACKUPS_GIB: sum(map(_gib, images))},
             images=tuple(image.pk for image in images),
         )
@@ -98,10 +99,12 @@ def _gib(image: Image) -> int:
 
 def _compare() -> list[Odd]:
     # Held first: what is made or forgotten in between would else look like nobody's.
-    held: dict[str, dict[tuple[int, Resource], int]] = defaultdict(dict)
-    rows = Allocation.objects.filter(vm=None).order_by().values("subject", "team", "resource")
+    held: dict[str, dict[tuple[int, int, Resource], int]] = defaultdict(dict)
+    kept_apart = Allocation.objects.filter(vm=None).order_by()
+    rows = kept_apart.values("subject", "team", "user", "resource")
     for row in rows.annotate(total=Sum("amount")):
-        held[row["subject"]][row["team"], Resource(row["resource"])] = row["total"]
+        key = row["team"], row["user"], Resource(row["resource"])
+        held[row["subject"]][key] = row["total"]
     there = _there()
     busy = set(Job.objects.active().filter(image__isnull=False).values_list("image", flat=True))
     names = dict(Team.objects.values_list("pk", "name"))
@@ -110,7 +113,11 @@ def _compare() -> list[Odd]:
         kept = there.get(subject)
         if kept is not None and not busy.isdisjoint(kept.images):
             continue
-        wanted = {(kept.team.pk, what): n for what, n in kept.takes.items()} if kept else {}
+        wanted = (
+            {(kept.team.pk, kept.user_id, what): n for what, n in kept.takes.items()}
+            if kept
+            else {}
+        )
         for key in {**wanted, **held.get(subject, {})}:
             has, counts = held.get(subject, {}).get(key, 0), wanted.get(key, 0)
             if has != counts:
@@ -121,7 +128,7 @@ def _compare() -> list[Odd]:
                         subject=subject,
                         name=name,
                         team=team,
-                        resource=key[1],
+                        resource=key[2],
                         held=has,
                         counted=counts,
                     )

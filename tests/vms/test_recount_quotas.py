@@ -15,6 +15,7 @@ from hosts.virt.fake import FakeHypervisor
 from hosts.virt.spec import DiskSpec, DomainMetadata, DomainSpec, VolumeSpec
 from jobs.models import Job
 from vms import recount
+from vms.backups import services as backups
 from vms.machine_templates import services as templates
 from vms.models import VM, Backup, Disk, Image, Template
 
@@ -152,6 +153,20 @@ def test_templates_and_backups_are_judged_too(
     assert differences() == {("backups_gib", 20, 0)}
     assert quotas.usage(team)[R.BACKUPS_GIB] == 0
     assert AuditEntry.objects.filter(verb="quota.recount").count() == 4
+
+
+def test_a_backup_is_held_for_the_owner_of_its_machine(
+    counted: VM, team: Team, owner: User, admin: User
+) -> None:
+    file = Image.objects.create(name="a backup", virtual_size_bytes=20 << 30)
+    backup = Backup.objects.create(vm=counted, image=file, number=1, created_by=admin)
+    with transaction.atomic():
+        ask = {R.BACKUPS_GIB: 20}
+        quotas.allocate_for(backups.subject(backup), ask, team=team, user=admin)
+    assert differences() == {("backups_gib", 20, 0), ("backups_gib", 0, 20)}
+    assert quotas.usage(team, owner)[R.BACKUPS_GIB] == 20
+    assert quotas.usage(team, admin)[R.BACKUPS_GIB] == 0
+    assert differences() == set()
 
 
 def test_a_version_that_a_job_is_at_is_left_to_it(version: Image) -> None:
