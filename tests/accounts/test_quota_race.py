@@ -183,6 +183,9 @@ def test_creates_starts_resizes_and_restores_over_http(site: tuple[str, dict[str
     }
     assert left["allocated"]["vcpus"] == 28
     assert left["allocated"]["running_vcpus"] == 4
+    made = sum(status == 202 and body["job"]["kind"] == "vm.create" for _, status, body in told)
+    assert (left["machines"], left["jobs"]) == (24 + made, 16), "nothing is half made"
+    assert left["differences"] == []
 
 
 def test_approved_twice_and_withdrawn_at_once(database_url: str, tmp_path: Path) -> None:
