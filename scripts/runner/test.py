@@ -28,6 +28,9 @@ BESIDE = ("pages", "lab", "e2e")
 # sockets: one more try.
 AGAIN = ("--reruns", "2", "-rR")
 ONCE_MORE = ("--reruns", "1", "-rR")
+# By thread: a test that hangs for good costs its worker and gets another, where the signal's
+# exception would wait for the loop that hangs.
+SPREAD = ("-n", "2", "-o", "timeout_method=thread")
 NOT_UNIT = "not lab and not browser and not debian"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
@@ -156,12 +159,12 @@ def run_stage(stage: str, words: list[str], to: Any = None) -> bool:
             subprocess.run([str(ROOT / "scripts" / "check")], cwd=ROOT, check=False).returncode == 0
         )
     if stage == "unit":
-        return pytest("Unit tests, SQLite", "-m", NOT_UNIT, *ONCE_MORE, *(words or ["-n", "2"]))
+        return pytest("Unit tests, SQLite", "-m", NOT_UNIT, *ONCE_MORE, *(words or SPREAD))
     if stage == "postgres":
         with postgres() as url:
             env = {"KVMWEB_DATABASE_URL": url}
             only = ("-m", NOT_UNIT, "--database-only", *ONCE_MORE)
-            return pytest("Unit tests, PostgreSQL", *only, *(words or ["-n", "2"]), env=env)
+            return pytest("Unit tests, PostgreSQL", *only, *(words or SPREAD), env=env)
     # Playwright's loop stays in its process: what drives Chromium gets processes of its own.
     if stage == "pages":
         return pytest("Pages in Chromium", "-m", "browser", "tests/front", *AGAIN, *words)

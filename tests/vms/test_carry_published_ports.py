@@ -309,6 +309,27 @@ def test_without_the_rows_all_is_closed(
     run(body)
 
 
+def test_closed_in_the_moment_in_which_the_machine_answers(run: Callable[[Body], None]) -> None:
+    """``asyncio.wait_for`` before Python 3.12 loses a cancellation that comes then."""
+
+    async def body(site: Site) -> None:
+        answered = asyncio.get_running_loop().create_future()
+
+        async def answer(_vm: VM, _guest_port: int) -> Direct:
+            way = Direct(*await asyncio.open_connection("127.0.0.1", site.service_port))
+            answered.set_result(None)
+            return way
+
+        site.publisher.opener = answer
+        reader, writer = await site.come()
+        await answered
+        await asyncio.wait_for(site.publisher._keep(()), DEADLINE_S)
+        assert await ended(reader)
+        writer.close()
+
+    run(body)
+
+
 def test_a_network_that_is_not_here(run: Callable[[Body], None]) -> None:
     async def body(site: Site) -> None:
         await Network.objects.all().aupdate(bridge="virbr-none")

@@ -45,6 +45,7 @@ OPENING_OF_HOST = 4  # connections of one host's machines that are being opened 
 OPEN_S = 20.0  # at most until the machine's end is there
 IDLE_S = 3600.0  # without a byte in either direction
 BACKLOG = 64
+CANCEL_AGAIN_S = 0.1
 
 Opener = Callable[[VM, int], Awaitable[End]]
 
@@ -119,11 +120,13 @@ class Listener:
         if self._server is not None:
             self._server.close()
             self._server = None
-        tasks = [line.task for line in self.lines]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        left = {line.task for line in self.lines}
+        while left:
+            # Once is not enough: before Python 3.12 ``asyncio.wait_for`` loses a cancellation that
+            # comes together with its result (https://github.com/python/cpython/issues/86296).
+            for task in left:
+                task.cancel()
+            _done, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
 
     def end_idle(self, now: float) -> None:
         for line in self.lines:
